@@ -1,0 +1,112 @@
+"""The Bhattacharyya distance per sample between models, the squared distance of prediction space.
+
+d_B(P, Q) = -(1/N) sum_n log sum_c sqrt(p_nc q_nc), in nats: equation (1) of Ramesh et al., "A picture of the
+space of typical learnable tasks" (arXiv 2210.17011). Models are stacks of shape (M, N, C): arrays, or
+`info_geometry.predictions.Trajectory` and `Models`, of which only blocks of samples are read at a time.
+Computed in float64. Predictions stored in float16 carry a noise of about 1e-8 in d_B.
+"""
+
+import numpy as np
+
+from info_geometry.predictions import sample_blocks
+
+FLOOR = 1e-6  # affinities are clipped from below, so that disjoint supports stay at a finite distance
+RESOLUTION = 1e-15  # rounding makes as much of the distance between equal models, which is 0
+TILE = 128  # models on a side: the affinities of a tile for PRODUCT samples stay in cache
+PRODUCT = 16  # affinities multiplied before one logarithm is taken; 1e-6 to the 16th is far from underflow
+
+
+def pairwise(P, *, floor=FLOOR, return_clipped=False, desc=None):
+    """Distances between all models of one stack.
+
+    Parameters
+    ----------
+    P : (M, N, C) probabilities
+    floor : affinities below it count as the floor
+    return_clipped : also return the number of the M N (M - 1) / 2 affinities that were below the floor
+    desc : name of a progress bar; none is drawn without it
+
+    Returns
+    -------
+    (M, M) float64, symmetric, with zeros on the diagonal; exact to about 1e-15 absolute
+
+    Raises InputError (a ValueError) at the first row that is no probability.
+    """
+    n_models, n_samples, _ = _shape(P)
+    total, clipped = np.zeros((n_models, n_models)), 0
+    for (roots,) in sample_blocks(P, desc=desc):
+        roots = np.ascontiguousarray(roots.swapaxes(0, 1))
+        for i in range(0, n_models, TILE):
+            for j in range(i, n_models, TILE):
+                clipped += _subtract_logs(total[i : i + TILE, j : j + TILE], roots, roots, i, j, floor)
+    upper = np.triu(_per_sample(total, n_samples), k=1)
+    distances = upper + upper.T
+    return (distances, clipped) if return_clipped else distances
+
+
+def cross(P, Q, *, floor=FLOOR, desc=None):
+    """Distances (M, K) between the models of two stacks P (M, N, C) and Q (K, N, C); see `pairwise`."""
+    n_samples = _shape(P)[1]
+    total = np.zeros((P.shape[0], _shape(Q)[0]))
+    for roots_p, roots_q in sample_blocks(P, Q, desc=desc):
+        roots_p, roots_q = (np.ascontiguousarray(r.swapaxes(0, 1)) for r in (roots_p, roots_q))
+        for i in range(0, total.shape[0], TILE):
+            for j in range(0, total.shape[1], TILE):
+                _subtract_logs(total[i : i + TILE, j : j + TILE], roots_p, roots_q, i, j, floor)
+    return _per_sample(total, n_samples)
+
+
+def aligned(P, Q, *, floor=FLOOR):
+    """Distances (M,) of P[i] to Q[i], both (M, N, C): exact in relative terms too, however near they are."""
+    total = np.zeros(_shape(P)[0])
+    if P.shape != Q.shape:
+        raise ValueError(f"expected two stacks of one shape, got {P.shape} and {Q.shape}")
+    for roots_p, roots_q in sample_blocks(P, Q):
+        total += distances_of_roots(roots_p, roots_q, floor).sum(axis=-1)
+    return total / P.shape[1]
+
+
+def steps(P, *, floor=FLOOR):
+    """Distances (T - 1,) between consecutive checkpoints of a trajectory (T, N, C), as exact as `aligned`."""
+    total = np.zeros(_shape(P)[0] - 1)
+    for (roots,) in sample_blocks(P):
+        total += distances_of_roots(roots[:-1], roots[1:], floor).sum(axis=-1)
+    return total / P.shape[1]
+
+
+def distances_of_roots(r, s, floor=FLOOR):
+    """Distance on each sample's sphere, (..., N), between unit vectors r and s (..., N, C).
+
+    The affinity is 1 - h with h = |r - s|^2 / 2, which keeps the digits of near models; far from each other,
+    where 1 - h would lose those of the affinity, it is computed itself.
+    """
+    h = np.square(r - s).sum(axis=-1) / 2
+    affinity = np.maximum(np.einsum("...c,...c->...", r, s), floor)
+    return np.where(h <= 0.5, -np.log1p(-np.minimum(h, 0.5)), -np.log(affinity))
+
+
+def _shape(P):
+    if len(P.shape) != 3:
+        raise ValueError(f"expected an array (models, samples, classes), got shape {P.shape}")
+    return P.shape
+
+
+def _subtract_logs(total, roots_p, roots_q, i, j, floor):
+    """Subtract from `total`, a tile of models from i and j on, the sum over samples of the log affinities."""
+    clipped = 0
+    rows, columns = slice(i, i + TILE), slice(j, j + TILE)
+    count = min(PRODUCT, max(1, int(-300 / np.log10(floor)))) if floor > 0 else 1
+    for n in range(0, len(roots_p), count):
+        affinity = roots_p[n : n + count, rows] @ roots_q[n : n + count, columns].swapaxes(1, 2)
+        below = affinity < floor
+        if below.any():
+            clipped += np.count_nonzero(np.triu(below, k=1) if roots_p is roots_q and i == j else below)
+            np.maximum(affinity, floor, out=affinity)
+        total -= np.log(affinity.prod(axis=0))
+    return clipped
+
+
+def _per_sample(total, n_samples):
+    distances = total / n_samples
+    distances[distances < RESOLUTION] = 0
+    return distances

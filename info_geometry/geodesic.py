@@ -1,0 +1,124 @@
+"""Geodesics of prediction space, great circles on each sample's sphere, and progress along them.
+
+See Ramesh et al., "A picture of the space of typical learnable tasks" (arXiv 2210.17011), section 2, and Mao et
+al., "The training process of many deep networks explores the same low-dimensional manifold" (arXiv 2305.01604).
+"""
+
+import numpy as np
+
+from info_geometry.predictions import sample_blocks, square_roots
+from info_geometry.script import InputError
+
+TOLERANCE = 1e-13  # of progress, far below what is asked of it, 1e-10
+
+
+def interpolate(P, Q, t):
+    """The model at a fraction t of the way from P to Q along the geodesic.
+
+    r(t) = [sin((1 - t) g) r_P + sin(t g) r_Q] / sin g for each sample, with r the square roots of probabilities
+    and g the angle between r_P and r_Q.
+
+    Parameters
+    ----------
+    P, Q : (..., N, C) probabilities
+    t : number, or array that broadcasts to (..., N)
+
+    Returns
+    -------
+    (..., N, C) float64 probabilities
+    """
+    r = along(square_roots(P), square_roots(Q), t)
+    return r**2 / np.square(r).sum(axis=-1, keepdims=True)
+
+
+def along(r_p, r_q, t):
+    """Points on the great circles from unit vectors r_p to r_q (..., N, C), at fractions t of their angles."""
+    g = angles(r_p, r_q)
+    t = np.broadcast_to(t, g.shape)
+    sine = np.where(g > 0, np.sin(g), 1)
+    start = np.where(g > 0, np.sin((1 - t) * g), 1 - t) / sine
+    end = np.where(g > 0, np.sin(t * g), t) / sine
+    return start[..., None] * r_p + end[..., None] * r_q
+
+
+def angles(r_p, r_q):
+    """Angles (..., N) between unit vectors (..., N, C): small ones too, which the arc cosine would lose."""
+    return 2 * np.arcsin(np.minimum(np.linalg.norm(r_p - r_q, axis=-1) / 2, 1))
+
+
+def progress(P, labels):
+    """Progress of each model of P (T, N, C) from ignorance (uniform) to truth (one-hot `labels` (N,)).
+
+    The fraction t in [0, 1] at which the geodesic from ignorance to truth is nearest to the model in d_B;
+    (T,) float64, exact to 1e-10. Neither end point is built: two scalars a sample, read in one pass over the
+    samples, say all. Raises InputError for labels that do not fit, or at a row that is no probability.
+    """
+    n_models, n_samples, n_classes = P.shape
+    labels = np.asarray(labels)
+    if labels.shape != (n_samples,) or labels.dtype.kind not in "iu":
+        raise InputError(f"expected {n_samples} whole numbers as labels, got {labels.dtype} {labels.shape}")
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise InputError(f"labels must be from 0 to {n_classes - 1}, got {labels.min()} to {labels.max()}")
+    a, b = np.empty((2, n_models, n_samples))
+    n = 0
+    for (r,) in sample_blocks(P):
+        block = slice(n, n + r.shape[1])
+        a[:, block] = r.sum(axis=-1) / np.sqrt(n_classes)
+        b[:, block] = r[:, np.arange(r.shape[1]), labels[block]]
+        n = block.stop
+    return _nearest(a, b, np.arccos(1 / np.sqrt(n_classes)))
+
+
+def progress_between(P, start, end):
+    """Progress (T,) of models P (T, N, C) along the geodesic from one model to another, both (N, C).
+
+    As `progress`, which is this from ignorance to truth. Samples whose support touches neither end point say
+    nothing about the place along the way, and are left out.
+    """
+    a, b = np.empty((2, *P.shape[:2]))
+    g = np.empty(P.shape[1])
+    n = 0
+    for r, r_start, r_end in sample_blocks(P, start[None], end[None]):
+        block = slice(n, n + r.shape[1])
+        a[:, block] = np.einsum("tnc,nc->tn", r, r_start[0])
+        b[:, block] = np.einsum("tnc,nc->tn", r, r_end[0])
+        g[block] = angles(r_start[0], r_end[0])
+        n = block.stop
+    return _nearest(a, b, g)
+
+
+def _nearest(a, b, g):
+    """The t in [0, 1] that minimises f(t) = -mean_n log([a sin((1 - t) g) + b sin(t g)] / sin g), for each row.
+
+    a, b : (T, N) affinities with the two ends; g : angle or angles (N,) between these. f is convex, being minus
+    the log of sinusoids that are not negative: f'' = mean g^2 (1 + (u'/u)^2) with u = the argument of the log.
+    Newton steps, and bisection where they leave the bracket that the signs of f' have left.
+    """
+    informative = (g > 0) & ((a > 0) | (b > 0))
+
+    def slope(t):
+        """f' and f'' at t (T,)."""
+        t = t[:, None]
+        u = a * np.sin((1 - t) * g) + b * np.sin(t * g)
+        du = g * (b * np.cos(t * g) - a * np.cos((1 - t) * g))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(informative, du / u, 0)
+        return -ratio.mean(axis=1), (g**2 * informative + ratio**2).mean(axis=1)
+
+    low, high = np.zeros(len(a)), np.ones(len(a))
+    t = np.full(len(a), 0.5)
+    t[slope(high)[0] <= 0] = 1
+    t[slope(low)[0] >= 0] = 0
+    inside = t == 0.5
+    for _ in range(100):
+        first, second = slope(t)
+        low, high = np.where(first < 0, t, low), np.where(first > 0, t, high)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            newton = t - first / second
+        usable = ((newton > low) & (newton < high)) | (np.abs(newton - t) < TOLERANCE)
+        following = np.where(usable, newton, (low + high) / 2)
+        following = np.where(inside & (first != 0), following, t)
+        if np.abs(following - t).max() < TOLERANCE:
+            return following
+        t = following
+    return t

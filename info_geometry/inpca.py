@@ -1,0 +1,161 @@
+"""InPCA: an isometric embedding of models in Minkowski space, and the script that makes the picture.
+
+    python info_geometry/inpca.py predictions/digits_*
+    python info_geometry/inpca.py --dataset digits
+
+writes `embedding/<dataset>_inpca.npz` beside the prediction folders, and the figures `inpca.html`, `inpca.png`
+and `explained_stress.png`. The method is intensive principal component analysis (Quinn et al., "Visualizing
+probabilistic models and data with intensive principal component analysis", PNAS 2019).
+"""
+
+import argparse
+import json
+
+import numpy as np
+
+from info_geometry.bhattacharyya import cross, pairwise
+from info_geometry.script import InputError, replacing, run, shown, versions
+
+
+class InPCA:
+    """Intensive principal component analysis.
+
+    D (M, M) holds squared distances, here d_B, whose square root is no Euclidean distance. With
+    L = I - 11'/M, W = -L D L / 2 = sum_i lambda_i v_i v_i', |lambda| descending. Coordinate i of model m is
+    sqrt|lambda_i| v_im, real where lambda_i > 0 and imaginary where lambda_i < 0. All coordinates together give
+    back every distance: D_ab = sum_i sign(lambda_i) (x_ai - x_bi)^2. The entry of largest magnitude in each
+    coordinate is positive, so that pictures repeat.
+
+    Parameters
+    ----------
+    n_components : number of coordinates kept, at most M; None keeps all
+
+    Attributes
+    ----------
+    embedding_ : (M, k) coordinates of the fitted models
+    eigenvalues_ : (k,), those of imaginary coordinates negative
+    explained_stress_ : (k,), of the first 1, 2, ... k coordinates, 1 - sqrt(1 - sum_{i<=k} lambda_i^2 / |W|^2)
+    """
+
+    def __init__(self, n_components=3):
+        self.n_components = n_components
+
+    def fit(self, X, y=None):
+        """Embed M models, given by their distances (M, M) or as predictions (M, N, C).
+
+        Raises InputError (a ValueError) unless distances are finite, symmetric and zero from a model to itself.
+        """
+        self.models_ = X if len(X.shape) == 3 else None
+        D = _distances(X) if self.models_ is None else pairwise(X)
+        size = len(D) if self.n_components is None else min(self.n_components, len(D))
+        self.column_means_ = D.mean(axis=0)
+        W = -(D - self.column_means_ - self.column_means_[:, None] + D.mean()) / 2
+        values, vectors = np.linalg.eigh(W)
+        order = np.argsort(-np.abs(values), kind="stable")[:size]
+        self.eigenvalues_ = values[order]
+        vectors = vectors[:, order]
+        vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(size)])
+        # what rounding leaves of a zero eigenvalue is no coordinate
+        self.real_ = np.abs(self.eigenvalues_) > len(D) * np.finfo(float).eps * np.abs(values).max()
+        self.embedding_ = vectors * np.sqrt(np.where(self.real_, np.abs(self.eigenvalues_), 0))
+        self.explained_stress_ = explained_stress(values, self.eigenvalues_)
+        return self
+
+    def fit_transform(self, X, y=None):
+        """`fit`, and the coordinates (M, k)."""
+        return self.fit(X).embedding_
+
+    def transform(self, X):
+        """Coordinates (K, k) of new models, given by their distances (K, M) to the fitted ones, or as
+        predictions (K, N, C) where predictions were fitted. Fitted models land on their own coordinates.
+
+        With d the distances of a new model, b_i = -(d_i - mean d - mean_j D_ij + mean D) / 2 and
+        x_k = sum_i b_i v_ik / (sign(lambda_k) sqrt|lambda_k|).
+        """
+        if len(X.shape) == 3:
+            if self.models_ is None:
+                raise ValueError("fitted on distances: transform takes distances (K, M) to the fitted models")
+            X = cross(X, self.models_)
+        d = np.asarray(X, dtype=np.float64)
+        if d.ndim != 2 or d.shape[1] != len(self.embedding_) or not np.isfinite(d).all():
+            raise InputError(f"expected finite distances (K, {len(self.embedding_)}), got shape {d.shape}")
+        b = -(d - d.mean(axis=1, keepdims=True) - self.column_means_ + self.column_means_.mean()) / 2
+        scale = np.divide(1, self.eigenvalues_, out=np.zeros(len(self.eigenvalues_)), where=self.real_)
+        return b @ self.embedding_ * scale
+
+
+def explained_stress(values, kept):
+    """Cumulative explained stress (k,) of the eigenvalues `kept` (k,) among all `values` (M,)."""
+    rest = np.sum(values**2) - np.cumsum(kept**2)
+    total = np.sum(values**2)
+    return 1 - np.sqrt(np.maximum(rest, 0) / total) if total > 0 else np.ones(len(kept))
+
+
+def _distances(X):
+    D = np.asarray(X, dtype=np.float64)
+    if D.ndim != 2 or D.shape[0] != D.shape[1] or D.size == 0:
+        raise InputError(f"expected distances (M, M) or predictions (M, N, C), got shape {D.shape}")
+    if not np.isfinite(D).all():
+        i, j = np.argwhere(~np.isfinite(D))[0]
+        raise InputError(f"the distance [{i}, {j}] is not finite")
+    scale = np.abs(D).max()
+    if np.abs(D - D.T).max() > 1e-6 * scale or np.abs(np.diag(D)).max() > 1e-6 * scale:
+        raise InputError("distances must be symmetric, and zero on the diagonal")
+    return (D + D.T) / 2
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--components", type=int, default=50, help="coordinates kept; figures show three (default: 50)")
+    from info_geometry import predictions
+
+    predictions.add_arguments(parser)
+    args = parser.parse_args()
+    if args.components < 1:
+        parser.error("--components must be 1 or more")
+    trajectories, results, figures = predictions.chosen(args)
+
+    from info_geometry import plot
+
+    models = predictions.Models(trajectories)
+    distances, clipped = pairwise(models, return_clipped=True, desc="distances")
+    n_models, n_samples, _ = models.shape
+    n_affinities = n_models * (n_models - 1) // 2 * n_samples
+    print(f"{n_models} models of {len(trajectories)} runs, {n_samples} samples")
+    if clipped:
+        print(f"{clipped} of {n_affinities} affinities were below the floor of 1e-6 and count as that")
+    inpca = InPCA(args.components).fit(distances)
+    for k in (1, 2, 3, 5, 10, 50):
+        if k <= len(inpca.eigenvalues_):
+            value = inpca.eigenvalues_[k - 1]
+            kind = "imaginary" if value < 0 else "real"
+            stress = inpca.explained_stress_[k - 1]
+            print(f"explained stress of {k:2} coordinates: {100 * stress:6.2f}%   (number {k} is {kind})")
+    dataset = trajectories[0].dataset
+    path = results / f"{dataset}_inpca.npz"
+    record = {
+        "inputs": {t.name: t.record for t in trajectories},
+        "versions": versions("numpy", "h5py"),
+    }
+    columns = {
+        "task": np.array([t.task for t, _ in models.owner]),
+        "seed": np.array([t.seed for t, _ in models.owner]),
+        "checkpoint": np.array([i for _, i in models.owner]),
+    }
+    with replacing(path) as partial:
+        np.savez(
+            partial,
+            distances=distances,
+            eigenvalues=inpca.eigenvalues_,
+            embedding=inpca.embedding_,
+            explained_stress=inpca.explained_stress_,
+            record=json.dumps(record),
+            **columns,
+        )
+    print(shown(path))
+    for figure in plot.inpca_figures(figures, dataset, inpca, trajectories):
+        print(shown(figure))
+
+
+if __name__ == "__main__":
+    run(main)

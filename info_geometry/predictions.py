@@ -1,0 +1,400 @@
+"""Trajectories on disk: the one thing that passes from learning to geometry.
+
+`<folder>/<dataset>_<task>/preds_<seed>.h5` holds the dataset `data`, (T, N, C): for each of T checkpoints and
+N samples a probability over C classes, in float16, compressed with LZ4 or not. This is the layout of the
+trajectories published with "A picture of the space of typical learnable tasks" (arXiv 2210.17011). Files
+written here also hold, for each checkpoint, `epoch`, `step`, `accuracy`, `cross_entropy` and `id` (the hash
+of its weights), and in the attribute `record` (JSON) what made them; foreign files need none of that.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # registers LZ4: without it files open but cannot be read
+import numpy as np
+from tqdm import tqdm
+
+from info_geometry.script import REPOSITORY, InputError, replacing, shown
+
+PREDICTIONS = REPOSITORY / "predictions"
+ROW_SUM_TOLERANCE = 1e-2  # rows of float16 or rounded probabilities stay well within; more is not rounding
+BLOCK_BYTES = 1 << 28  # float64 square roots of one block of samples
+CHUNK_VALUES = 1 << 15  # of float16: 64 KiB, one checkpoint and some samples
+
+
+class Trajectory:
+    """One run's predictions, (T, N, C), read from disk only where they are sliced.
+
+    Attributes: `path`, `dataset`, `task`, `seed`, `shape`, `dtype`, `record` (what made the file, {} if it does
+    not say) and `epochs` (T,), the checkpoint numbers where the file has no epochs.
+    Raises InputError if the file cannot be read or holds no trajectory.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.dataset, _, self.task = self.path.parent.name.partition("_")
+        seed = re.fullmatch(r"preds_(\d+)\.h5", self.path.name)
+        if not seed:
+            raise InputError(f"{shown(path)}: the name must be preds_<seed>.h5 with a whole number as seed")
+        self.seed = int(seed[1])
+        with self._open() as file:
+            data = file.get("data")
+            if not isinstance(data, h5py.Dataset):
+                raise InputError(f"{shown(path)}: has no dataset 'data'; it holds {sorted(file) or 'nothing'}")
+            if data.ndim != 3 or 0 in data.shape or data.dtype.kind != "f":
+                raise InputError(
+                    f"{shown(path)}: 'data' is {data.dtype} of shape {data.shape}; expected floats of shape "
+                    "(checkpoints, samples, classes)"
+                )
+            self.shape, self.dtype = data.shape, data.dtype
+            self.record = _record(file, path)
+            self.epochs = np.arange(len(data), dtype=float)
+            if "epoch" in file and file["epoch"].shape == self.epochs.shape:
+                self.epochs = file["epoch"][:].astype(float)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, key):
+        with self._open() as file:
+            return file["data"][key]
+
+    def _open(self):
+        return _Reading(self.path)
+
+    def where(self, checkpoint, sample):
+        """The place of one row, for messages."""
+        return f"{shown(self.path)}: data[{checkpoint}, {sample}]"
+
+    @property
+    def name(self):
+        """Folder and file, wherever these are."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def labels_sha256(self):
+        """Hash of the labels of the predicted samples, or None where the file does not say."""
+        return self.record.get("labels_sha256")
+
+
+class _Reading:
+    """An HDF5 file opened for reading, whose faults become an InputError that names it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __enter__(self):
+        try:
+            self.file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise self._fault(error) from error
+        return self.file
+
+    def __exit__(self, kind, error, traceback):
+        self.file.close()
+        if isinstance(error, OSError):
+            raise self._fault(error) from error
+
+    def _fault(self, error):
+        if not self.path.exists():
+            return InputError(f"{shown(self.path)}: no such file")
+        return InputError(f"{shown(self.path)}: not a readable HDF5 file, perhaps cut short ({error})")
+
+
+def _record(file, path):
+    text = file.attrs.get("record", "{}")
+    try:
+        record = json.loads(text)
+    except (TypeError, ValueError):
+        record = None
+    if not isinstance(record, dict):
+        raise InputError(f"{shown(path)}: its attribute 'record' is not a JSON object")
+    return record
+
+
+class Models:
+    """The checkpoints of several trajectories as one stack (M, N, C), sliced by sample: `models[:, a:b]`."""
+
+    def __init__(self, trajectories):
+        self.trajectories = list(trajectories)
+        self.shape = (sum(map(len, self.trajectories)), *self.trajectories[0].shape[1:])
+        self.owner = [(t, i) for t in self.trajectories for i in range(len(t))]
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, key):
+        return np.concatenate([t[key] for t in self.trajectories])
+
+    def where(self, model, sample):
+        trajectory, checkpoint = self.owner[model]
+        return trajectory.where(checkpoint, sample)
+
+
+def add_arguments(parser):
+    """The options of scripts that read predictions: which, and where results and figures go."""
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="<dataset>_<task>")
+    parser.add_argument("--dataset", help="without folders: all of this dataset in the repository's predictions/")
+    parser.add_argument("--results", type=Path, help="(default: embedding/ beside the folders)")
+    parser.add_argument(
+        "--plots",
+        type=Path,
+        help="(default: plots/<dataset>/, of the repository for its own predictions, else beside the results)",
+    )
+
+
+def chosen(args):
+    """What the options choose (see `add_arguments`): trajectories, folder of results and folder of figures."""
+    if args.folders and args.dataset:
+        raise InputError("name folders, or a dataset with --dataset, not both")
+    trajectories = read(args.folders or folders_of(args.dataset))
+    parent = trajectories[0].path.parent.parent
+    results = args.results or parent / "embedding"
+    plots = (REPOSITORY if parent == PREDICTIONS.resolve() else results.parent) / "plots"
+    return trajectories, results, args.plots or plots / trajectories[0].dataset
+
+
+def folders_of(dataset=None, root=PREDICTIONS):
+    """The prediction folders `<dataset>_<task>` below `root`, sorted; all datasets' where `dataset` is None."""
+    names = f"{dataset}_*" if dataset else "*_*"
+    folders = sorted(f for f in Path(root).glob(names) if any(f.glob("preds_*.h5")))
+    if not folders:
+        raise InputError(f"{shown(root)}: holds no folder {names} with files preds_<seed>.h5")
+    return folders
+
+
+def read(folders):
+    """The trajectories in prediction folders, in the order of `folders`, then by seed.
+
+    Raises InputError if a folder is missing or empty, if datasets are mixed, if two runs have one name, or if
+    number of samples, number of classes or labels differ.
+    """
+    trajectories = []
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise InputError(f"{shown(folder)}: no such folder of predictions")
+        files = list(folder.resolve().glob("preds_*.h5"))
+        if not files:
+            raise InputError(f"{shown(folder)}: holds no files preds_<seed>.h5")
+        trajectories += sorted(map(Trajectory, files), key=lambda t: t.seed)
+    _check_comparable(trajectories)
+    return trajectories
+
+
+def _check_comparable(trajectories):
+    first, names = trajectories[0], {}
+    datasets = {}
+    for t in trajectories:
+        datasets.setdefault(t.dataset, set()).add(t.path.parent.name)
+    if len(datasets) > 1:
+        found = "; ".join(f"{name}: {', '.join(sorted(folders))}" for name, folders in datasets.items())
+        raise InputError(f"several datasets cannot share a picture; choose the folders of one of {found}")
+    for t in trajectories:
+        twin = names.setdefault((t.task, t.seed), t)
+        if twin is not t:
+            raise InputError(f"{shown(t.path)}: seed {t.seed} of task {t.task} is also in {shown(twin.path)}")
+        if t.shape[1:] != first.shape[1:]:
+            raise InputError(
+                f"{shown(t.path)}: has {t.shape[1]} samples and {t.shape[2]} classes, but {shown(first.path)} "
+                f"has {first.shape[1]} and {first.shape[2]}"
+            )
+        for key in ("labels_sha256", "samples_sha256"):
+            if t.record.get(key, first.record.get(key)) != first.record.get(key, t.record.get(key)):
+                raise InputError(f"{shown(t.path)}: predicts other {key.split('_')[0]} than {shown(first.path)}")
+
+
+def square_roots(P, where=None):
+    """Points of the product of spheres: probabilities (..., N, C) to unit vectors sqrt(p), in float64.
+
+    The rounding of stored probabilities is undone by normalisation, so that <r, r> = 1 to double precision.
+    Raises InputError at the first row that is not finite, has a negative value, or sums to something further
+    than 1e-2 from one; `where(*index)` says its place.
+    """
+    p = np.asarray(P, dtype=np.float64)
+    total = p.sum(axis=-1, keepdims=True)
+    bad = ~(np.abs(total[..., 0] - 1) <= ROW_SUM_TOLERANCE) | (p.min(axis=-1) < 0)
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        place = where(*index) if where else f"row {list(index)}"
+        row = p[index]
+        if not np.isfinite(row).all():
+            fault = "holds a value that is not finite"
+        elif row.min() < 0:
+            fault = f"holds a negative value, {row.min():.6g}"
+        else:
+            fault = f"sums to {row.sum():.6g}"
+        raise InputError(f"{place} {fault}; each row must be a probability over the classes")
+    return np.sqrt(p / total)
+
+
+def sample_blocks(*stacks, desc=None):
+    """Yield the square roots of stacks (M, N, C), all with the same N and C, block of samples by block.
+
+    A stack is an array, a `Trajectory` or `Models`. Each step yields a list with one (M, B, C) array a stack, in
+    float64; B is such that they take a quarter of a gigabyte, whatever N is. `desc` names a progress bar.
+    """
+    shapes = [stack.shape for stack in stacks]
+    for shape in shapes:
+        if len(shape) != 3:
+            raise InputError(f"expected an array (models, samples, classes), got shape {shape}")
+        if shape[1:] != shapes[0][1:] or 0 in shape:
+            raise InputError(f"expected non-empty stacks over the same samples and classes, got shapes {shapes}")
+    n_samples, n_classes = shapes[0][1:]
+    size = max(1, BLOCK_BYTES // (8 * n_classes * sum(shape[0] for shape in shapes)))
+    chunk = chunk_samples(n_classes)
+    size = size // chunk * chunk or size
+    starts = range(0, n_samples, size)
+    for start in tqdm(starts, desc=desc, unit="block", disable=None if desc else True):
+        yield [
+            square_roots(stack[:, start : start + size], lambda m, n, s=stack, a=start: _place(s, m, n + a))
+            for stack in stacks
+        ]
+
+
+def _place(stack, model, sample):
+    return stack.where(model, sample) if hasattr(stack, "where") else f"model {model}, sample {sample}:"
+
+
+def chunk_samples(n_classes):
+    """Samples in one chunk of a prediction file: small enough that a block of samples over all checkpoints
+    reads little else, large enough that a checkpoint is written in few pieces."""
+    return max(1, CHUNK_VALUES // n_classes)
+
+
+def digest(values):
+    """SHA-256 of integers (whatever their type) or of strings; equal only if values and order are."""
+    values = np.asarray(values)
+    data = "\n".join(values).encode() if values.dtype.kind == "U" else values.astype("<i8").tobytes()
+    return hashlib.sha256(data).hexdigest()
+
+
+def labels_beside(trajectories):
+    """The path where `read_labels` looks: labels/<dataset>_val_labels.npy beside the prediction folders."""
+    first = trajectories[0]
+    return first.path.parent.parent / "labels" / f"{first.dataset}_val_labels.npy"
+
+
+def read_labels(path, trajectories):
+    """The true classes (N,) of the predicted samples, checked against the trajectories they belong to.
+
+    Raises InputError if the file is no array of N whole numbers in [0, C), or not the labels that the
+    prediction files were made with.
+    """
+    path = Path(path)
+    _, n_samples, n_classes = trajectories[0].shape
+    if not path.exists():
+        raise InputError(f"{shown(path)}: no such file of labels; name one with --labels")
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{shown(path)}: not a readable .npy array ({error})") from error
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.shape != (n_samples,):
+        found = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else "several arrays"
+        raise InputError(f"{shown(path)}: holds {found}; expected {n_samples} whole numbers")
+    outside = np.flatnonzero((labels < 0) | (labels >= n_classes))
+    if outside.size:
+        n = outside[0]
+        raise InputError(f"{shown(path)}: label {labels[n]} at [{n}] is outside 0 to {n_classes - 1}")
+    for t in trajectories:
+        if t.labels_sha256 not in (None, digest(labels)):
+            raise InputError(f"{shown(path)}: not the labels that {shown(t.path)} was made with")
+    return labels.astype(np.int64)
+
+
+class Writer:
+    """Writes a trajectory checkpoint by checkpoint; what is written survives a kill.
+
+    Each checkpoint is a file of its own beside the target until `finish` joins them, after those that the
+    target held before, under the final name. `ids` (one string a checkpoint, such as a hash of its weights)
+    lists what is there. `record` says what makes the predictions: a target or parts made otherwise raise
+    InputError, unless `overwrite`, which starts anew.
+    """
+
+    def __init__(self, path, record, overwrite=False):
+        self.path, self.record = Path(path), record
+        self.parts = self.path.with_name(f".{self.path.stem}.parts")
+        self.ids = []
+        if overwrite:
+            shutil.rmtree(self.parts, ignore_errors=True)
+        elif self.path.exists():
+            _check_record(Trajectory(self.path).record, record, self.path)
+            with _Reading(self.path) as file:
+                self.ids = [str(i) for i in file["id"].asstr()[:]]
+        self.n_joined = len(self.ids)
+        settings = self.parts / "record.json"
+        if settings.exists():
+            _check_record(json.loads(settings.read_text()), record, self.parts)
+            while (part := self._part(len(self.ids))).exists():
+                with np.load(part, allow_pickle=False) as arrays:
+                    self.ids.append(str(arrays["id"]))
+
+    def _part(self, index):
+        return self.parts / f"{index:05d}.npz"
+
+    def append(self, predictions, id, **scalars):
+        """Store predictions (N, C) of the next checkpoint, with numbers such as epoch=, accuracy=."""
+        settings = self.parts / "record.json"
+        if not settings.exists():
+            shutil.rmtree(self.parts, ignore_errors=True)
+            with replacing(settings) as partial:
+                partial.write_text(json.dumps(self.record))
+        with replacing(self._part(len(self.ids))) as partial:
+            np.savez(partial, data=predictions.astype(np.float16), id=np.array(id), **scalars)
+        self.ids.append(id)
+
+    def finish(self):
+        """Join what is new to the file under the final name; without anything new, do nothing."""
+        if len(self.ids) > self.n_joined:
+            with replacing(self.path) as partial, h5py.File(partial, "w") as file:
+                self._join(file)
+        self.n_joined = len(self.ids)
+        shutil.rmtree(self.parts, ignore_errors=True)
+
+    def _join(self, file):
+        if self.n_joined:
+            with _Reading(self.path) as old:
+                for name in old:
+                    old.copy(name, file)
+                    file[name].resize(len(self.ids), axis=0)
+        for index in range(self.n_joined, len(self.ids)):
+            with np.load(self._part(index), allow_pickle=False) as part:
+                for name in part.files:
+                    if name not in file:
+                        _create(file, name, part[name], len(self.ids))
+                    file[name][index] = part[name] if name != "id" else str(part[name])
+        file.attrs["record"] = json.dumps(self.record, sort_keys=True)
+
+
+def _create(file, name, value, length):
+    dtype = h5py.string_dtype() if value.dtype.kind == "U" else value.dtype
+    chunks, filters = (64,), {}
+    if value.ndim:
+        n_samples, n_classes = value.shape
+        chunks = (1, min(n_samples, chunk_samples(n_classes)), n_classes)
+        filters = hdf5plugin.LZ4()
+    file.create_dataset(name, (length, *value.shape), dtype, maxshape=(None, *value.shape), chunks=chunks, **filters)
+
+
+def _check_record(found, wanted, path):
+    differ = differing(found, json.loads(json.dumps(wanted)))
+    if differ:
+        raise InputError(f"{shown(path)}: made with other settings ({differ}); --overwrite makes it anew")
+
+
+def differing(found, wanted):
+    """One line naming the settings in which two records differ, but for the versions; empty if in none."""
+    found, wanted = _flat(found), _flat(wanted)
+    keys = [k for k in sorted(found.keys() | wanted.keys()) if found.get(k) != wanted.get(k)]
+    keys = [k for k in keys if "versions" not in k.split(".")]
+    return ", ".join(f"{k}: {found.get(k)} there, {wanted.get(k)} wanted" for k in keys[:4])
+
+
+def _flat(record, prefix=""):
+    flat = {}
+    for key, value in record.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

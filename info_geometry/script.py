@@ -1,0 +1,75 @@
+"""The edges of every script: bad input is one sentence, a file is whole or absent, a result says what made it."""
+
+import contextlib
+import difflib
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class InputError(ValueError):
+    """Bad input, said in one sentence: the file, the place in it, and the way out."""
+
+
+def unknown(kind, name, known):
+    """The InputError for a name that is not in `known`, with the nearest ones that are."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known[:12])}"
+    return InputError(f"unknown {kind} {name!r}; {hint}")
+
+
+def run(main):
+    """Run a script's main function and exit: status 2 and one sentence for bad input, 130 when stopped."""
+    name = Path(sys.argv[0]).name
+    try:
+        main()
+    except InputError as error:
+        sys.exit(_say(f"{name}: {error}", status=2))
+    except KeyboardInterrupt:
+        sys.exit(_say(f"{name}: stopped; the same command goes on from here", status=130))
+
+
+def _say(sentence, status):
+    print(sentence, file=sys.stderr)
+    return status
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yield a path beside `path` to write to; it takes the final name only when the block ends well.
+
+    A killed process leaves the old file or the new one. Raises InputError where nothing can be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise InputError(f"cannot write {path}: {reason}; make room or choose another folder") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def shown(path):
+    """The path as a person at the prompt would write it."""
+    with contextlib.suppress(ValueError):
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
+def versions(*packages):
+    """What a result depends on beside its settings: {name: version} of Python, this project and `packages`."""
+    found = {"python": platform.python_version()}
+    for package in ("picture-of-tasks", *packages):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

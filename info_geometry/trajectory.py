@@ -1,0 +1,311 @@
+"""Progress, comparison and length of trajectories, as functions and as a script.
+
+    python info_geometry/trajectory.py predictions/digits_*
+    python info_geometry/trajectory.py --dataset digits
+
+writes, in `embedding/` beside the prediction folders, `<dataset>_progress.csv`, `_lengths.csv` and `.json`,
+`_comparison.csv` and `.json`, and the figures `progress.png` and `trajectories_compare.png`. The formulas follow
+Ramesh et al., "A picture of the space of typical learnable tasks" (arXiv 2210.17011), section 2; all of them act
+on square roots of probabilities.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+
+from info_geometry import geodesic
+from info_geometry.bhattacharyya import distances_of_roots, steps
+from info_geometry.predictions import (
+    add_arguments,
+    chosen,
+    labels_beside,
+    read_labels,
+    sample_blocks,
+)
+from info_geometry.script import InputError, replacing, run, shown, versions
+
+MEANS = ("arithmetic", "chordal", "geometric")
+FLOAT16_ZERO = 2.0**-25  # what float16 stores as 0 is below it
+
+
+def new_maxima(progress):
+    """The checkpoints (k,) that set a new maximum of progress (T,): all, where it never goes backwards."""
+    before = np.maximum.accumulate(np.concatenate([[-np.inf], progress[:-1]]))
+    return np.flatnonzero(progress > before)
+
+
+def reindex(P, progress, grid):
+    """The trajectory at given values of progress, which takes the place of time.
+
+    Checkpoints that set no new maximum of progress are passed over; between two that do, at progress s_j and
+    s_k, the model at s is (s - s_j) / (s_k - s_j) of the way along their geodesic.
+
+    Parameters
+    ----------
+    P : (T, N, C) probabilities
+    progress : (T,)
+    grid : (S,) values of progress, from the first checkpoint's to the largest
+
+    Returns
+    -------
+    (S, N, C) float64 probabilities
+
+    Raises InputError (a ValueError) for values at which the trajectory is not defined.
+    """
+    progress, grid = np.asarray(progress, dtype=float), np.asarray(grid, dtype=float)
+    if progress.shape != (P.shape[0],):
+        raise InputError(f"expected the progress of {P.shape[0]} checkpoints, got shape {progress.shape}")
+    return np.concatenate([_reindexed(r, progress, grid) ** 2 for (r,) in sample_blocks(P)], axis=1)
+
+
+def _reindexed(roots, progress, grid):
+    """Unit vectors (S, N, C) of the trajectory with unit vectors (T, N, C) at progress `grid` (S,)."""
+    kept = new_maxima(progress)
+    s = progress[kept]
+    if grid.min() < s[0] or grid.max() > s[-1]:
+        raise InputError(
+            f"the trajectory is defined at progress from {s[0]:.6g} to {s[-1]:.6g}, "
+            f"not from {grid.min():.6g} to {grid.max():.6g}"
+        )
+    right = np.searchsorted(s, grid).clip(min=min(1, len(s) - 1))
+    left = np.maximum(right - 1, 0)
+    fraction = (grid - s[left]) / np.where(right > left, s[right] - s[left], 1)
+    return geodesic.along(roots[kept[left]], roots[kept[right]], fraction[:, None])
+
+
+def riemann_length(P):
+    """Length of a trajectory (T, N, C): 2 sum_t sqrt(d_B(P_t, P_{t+1})), the paper's convention.
+
+    The Fisher-Rao length of the sample-averaged metric is sqrt(2) times that, since d_B = ds^2 / 8.
+    """
+    return 2 * np.sqrt(steps(P)).sum()
+
+
+def mean_of_roots(roots, kind="arithmetic"):
+    """Mean model of several, as unit vectors (K, ..., C) -> (..., C).
+
+    arithmetic: of p; chordal: of sqrt(p); geometric: of log p, where p below 2^-25, which float16 stores as 0,
+    counts as that.
+    """
+    if kind == "arithmetic":
+        return np.sqrt(np.square(roots).mean(axis=0))
+    if kind == "chordal":
+        mean = roots.mean(axis=0)
+    else:
+        mean = np.exp(np.log(np.maximum(roots, np.sqrt(FLOAT16_ZERO))).mean(axis=0))
+    return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
+
+
+def common_range(progress, names):
+    """Where all runs are defined: from the largest first to the smallest maximal progress.
+
+    `progress` lists (T,) arrays, `names` what runs are called. Raises InputError naming the runs where that is
+    empty.
+    """
+    first, last = np.array([p[0] for p in progress]), np.array([p.max() for p in progress])
+    late, early = first.argmax(), last.argmin()
+    if first[late] >= last[early]:
+        raise InputError(
+            f"{names[early]}: its progress, at most {last[early]:.6g}, does not pass {first[late]:.6g}, where "
+            f"{names[late]} begins: there is nothing to compare; leave out one of the two, or train longer"
+        )
+    return first[late], last[early]
+
+
+def compare(tasks, progress, grid, mean="arithmetic", desc=None):
+    """Distances between tasks' mean trajectories, and between the seeds of one task, at equal progress.
+
+    Parameters
+    ----------
+    tasks : {task: list of trajectories (T, N, C), one a seed}
+    progress : {task: list of (T,)}
+    grid : (S,) values of progress at which all are defined
+    mean : over seeds, see `mean_of_roots`
+
+    Returns
+    -------
+    {(task_a, task_b): (S,)} d_B per sample; (task, task) is the mean over pairs of its seeds, and is left out
+    for a task with one seed
+    """
+    pairs = list(itertools.combinations_with_replacement(tasks, 2))
+    pairs = [(a, b) for a, b in pairs if a != b or len(tasks[a]) > 1]
+    total = {pair: np.zeros(len(grid)) for pair in pairs}
+    runs = [run for task in tasks for run in tasks[task]]
+    for blocks in sample_blocks(*runs, desc=desc):
+        blocks = iter(blocks)
+        means = {}
+        for task in tasks:
+            at = np.stack([_reindexed(next(blocks), p, grid) for p in progress[task]])
+            means[task] = mean_of_roots(at, mean)
+            seeds = list(itertools.combinations(at, 2))
+            for r, s in seeds:
+                total[task, task] += distances_of_roots(r, s).sum(axis=-1) / len(seeds)
+        for a, b in pairs:
+            if a != b:
+                total[a, b] += distances_of_roots(means[a], means[b]).sum(axis=-1)
+    return {pair: value / runs[0].shape[1] for pair, value in total.items()}
+
+
+def accuracy(P, labels):
+    """Fraction of samples whose most probable class is the true one, (T,), for P (T, N, C)."""
+    right, n = np.zeros(P.shape[0]), 0
+    for (r,) in sample_blocks(P):
+        right += (r.argmax(axis=-1) == labels[n : n + r.shape[1]]).sum(axis=-1)
+        n += r.shape[1]
+    return right / n
+
+
+def mean_and_error(values):
+    """Mean, and standard error: the standard deviation with n - 1, over sqrt(n); None of a single value."""
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
+    return np.mean(values), error
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--labels", type=Path, help="(default: labels/<dataset>_val_labels.npy beside the folders)")
+    parser.add_argument("--mean", choices=MEANS, default="arithmetic", help="over seeds at equal progress")
+    parser.add_argument("--points", type=int, default=100, help="values of progress compared (default: 100)")
+    args = parser.parse_args()
+    if args.points < 2:
+        parser.error("--points must be 2 or more")
+    trajectories, results, figures = chosen(args)
+    labels = read_labels(args.labels or labels_beside(trajectories), trajectories)
+
+    from tqdm import tqdm
+
+    from info_geometry import plot
+
+    dataset = trajectories[0].dataset
+    tasks = {}
+    for t in trajectories:
+        tasks.setdefault(t.task, []).append(t)
+    bar = tqdm(trajectories, desc="progress and length", unit="run", disable=None)
+    measured = {t: (geodesic.progress(t, labels), accuracy(t, labels), riemann_length(t)) for t in bar}
+    progress = {t: p for t, (p, _, _) in measured.items()}
+    lengths = {task: [measured[t][2] for t in runs] for task, runs in tasks.items()}
+    record = {
+        "inputs": {t.name: t.record for t in trajectories},
+        "settings": {"mean": args.mean, "points": args.points},
+        "versions": versions("numpy", "h5py"),
+    }
+    summary = {task: mean_and_error(values) for task, values in lengths.items()}
+    print_summary(tasks, measured, summary)
+    made = [
+        write_csv(
+            results / f"{dataset}_progress.csv",
+            ("task", "seed", "checkpoint", "progress", "accuracy"),
+            [
+                (t.task, t.seed, i, *row)
+                for t, (p, a, _) in measured.items()
+                for i, row in enumerate(zip(p, a, strict=True))
+            ],
+        ),
+        write_csv(
+            results / f"{dataset}_lengths.csv",
+            ("task", "mean", "standard_error", "seeds"),
+            [(task, *summary[task], len(runs)) for task, runs in tasks.items()],
+        ),
+        write_json(
+            results / f"{dataset}_lengths.json",
+            {
+                "lengths": {
+                    task: {
+                        "mean": summary[task][0],
+                        "standard_error": summary[task][1],
+                        "seeds": {str(t.seed): length for t, length in zip(runs, lengths[task], strict=True)},
+                    }
+                    for task, runs in tasks.items()
+                },
+                "record": record,
+            },
+        ),
+        plot.progress_figure(figures / "progress.png", tasks, progress),
+    ]
+    for path in made:
+        print(shown(path))
+
+    moving = {task: [t for t in runs if len(t) > 1] for task, runs in tasks.items()}
+    moving = {task: runs for task, runs in moving.items() if runs}
+    for t in trajectories:
+        if len(t) == 1:
+            print(f"{shown(t.path)}: has one checkpoint, so it enters no comparison, and its length is 0")
+    for task, runs in moving.items():
+        if len(runs) == 1:
+            print(f"task {task}: has one seed to compare, so there is no distance between its seeds")
+    if sum(map(len, moving.values())) < 2:
+        print("no comparison: that takes two runs of two checkpoints or more")
+        return
+    compared = [t for runs in moving.values() for t in runs]
+    start, end = common_range([progress[t] for t in compared], [shown(t.path) for t in compared])
+    grid = np.linspace(start, end, args.points)
+    at = {task: [progress[t] for t in runs] for task, runs in moving.items()}
+    distances = compare(moving, at, grid, args.mean, desc="distances between trajectories")
+    integrals = {pair: float(np.trapezoid(d, grid)) for pair, d in distances.items()}
+    print_integrals(list(moving), integrals, start, end)
+    made = [
+        write_csv(
+            results / f"{dataset}_comparison.csv",
+            ("task_a", "task_b", "progress", "distance"),
+            [(*pair, s, d) for pair, values in distances.items() for s, d in zip(grid, values, strict=True)],
+        ),
+        write_json(
+            results / f"{dataset}_comparison.json",
+            {
+                "range": [start, end],
+                "integrals": [{"task_a": a, "task_b": b, "distance": d} for (a, b), d in integrals.items()],
+                "record": record,
+            },
+        ),
+        plot.comparison_figure(figures / "trajectories_compare.png", list(tasks), grid, distances),
+    ]
+    for path in made:
+        print(shown(path))
+
+
+def print_summary(tasks, measured, summary):
+    """A line a task: how far its runs get, and by how long a way."""
+    print(f"{'task':<14}{'seeds':>6}{'progress':>10}{'accuracy':>10}{'length':>9}{'std.err.':>10}{'passed over':>13}")
+    for task, runs in tasks.items():
+        last = np.mean([(measured[t][0][-1], measured[t][1][-1]) for t in runs], axis=0)
+        mean, error = summary[task]
+        error = "-" if error is None else f"{error:.4f}"
+        passed = sum(len(t) - len(new_maxima(measured[t][0])) for t in runs)
+        passed = f"{passed} of {sum(map(len, runs))}"
+        print(f"{task:<14}{len(runs):>6}{last[0]:>10.4f}{last[1]:>10.4f}{mean:>9.4f}{error:>10}{passed:>13}")
+    print("(progress and accuracy: last checkpoint, mean over seeds; passed over: checkpoints without new progress)")
+    if any(t.dtype == np.float16 for t in measured):
+        print("(predictions in float16: a noise of about 1e-8 in each d_B, up to 2e-4 in the length of a step)")
+
+
+def print_integrals(tasks, integrals, start, end):
+    """The matrix of distances between trajectories, the distance between seeds on its diagonal."""
+    print(f"distance between trajectories, integrated over progress from {start:.4f} to {end:.4f}, times 1000")
+    print(f"{'':<14}" + "".join(f"{task:>12}" for task in tasks))
+    for a in tasks:
+        row = [integrals.get((a, b), integrals.get((b, a))) for b in tasks]
+        print(f"{a:<14}" + "".join(f"{'-':>12}" if d is None else f"{1000 * d:>12.4f}" for d in row))
+    print("(on the diagonal: between seeds of the task)")
+
+
+def write_csv(path, header, rows):
+    with replacing(path) as partial, open(partial, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([float(x) if isinstance(x, float) else x for x in row] for row in rows)
+    return path
+
+
+def write_json(path, content):
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    run(main)

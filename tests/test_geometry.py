@@ -1,0 +1,426 @@
+"""Distances, geodesics, progress, trajectories and embedding, against formulas written from the definitions."""
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import labels_of, models, trajectory
+from scipy.optimize import brentq
+from sklearn.manifold import ClassicalMDS
+
+from info_geometry import bhattacharyya, geodesic, inpca, predictions
+from info_geometry.bhattacharyya import aligned, cross, pairwise, steps
+from info_geometry.geodesic import interpolate, progress, progress_between
+from info_geometry.inpca import InPCA
+from info_geometry.script import InputError
+from info_geometry.trajectory import (
+    accuracy,
+    common_range,
+    compare,
+    mean_and_error,
+    mean_of_roots,
+    new_maxima,
+    reindex,
+    riemann_length,
+)
+
+
+def definition(p, q, floor=1e-6):
+    """d_B of two models (N, C), a sample at a time."""
+    total = 0.0
+    for row_p, row_q in zip(np.float64(p), np.float64(q), strict=True):
+        affinity = sum(np.sqrt(a * b) for a, b in zip(row_p / row_p.sum(), row_q / row_q.sum(), strict=True))
+        total -= np.log(max(affinity, floor))
+    return total / len(p)
+
+
+# --- distances
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("block_bytes", [1, 20_000, 1 << 28])
+def test_distances_equal_the_definition(monkeypatch, dtype, block_bytes):
+    monkeypatch.setattr(predictions, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(predictions, "CHUNK_VALUES", 15)
+    monkeypatch.setattr(bhattacharyya, "TILE", 3)
+    P, Q = models(7).astype(dtype), models(5, seed=1).astype(dtype)
+    # both sides in float64: only the order of additions differs
+    np.testing.assert_allclose(pairwise(P), [[definition(p, q) for q in P] for p in P], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(cross(P, Q), [[definition(p, q) for q in Q] for p in P], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(aligned(P[:5], Q), [definition(p, q) for p, q in zip(P[:5], Q, strict=True)], atol=1e-13)
+
+
+def test_distances_are_symmetric_and_zero_from_a_model_to_itself():
+    P = models(150, 30).astype(np.float16)
+    D = pairwise(P)
+    assert (D == D.T).all()
+    assert (np.diag(D) == 0).all()
+    assert (D[~np.eye(150, dtype=bool)] > 0).all()
+    twice = np.concatenate([P, P])
+    assert (np.diag(pairwise(twice)[:150, 150:]) == 0).all()
+    assert (np.diag(cross(P, P)) == 0).all()
+    assert (aligned(P, P) == 0).all()
+
+
+@pytest.mark.parametrize("shift", [1e-3, 1e-4, 1e-5, 2e-5, 3e-6])
+def test_near_models_keep_their_digits(shift):
+    # p moved along the sphere by an angle, so that d_B = -log cos(angle) with no subtraction
+    P = models(1, 50, 4, concentration=3)
+    r = np.sqrt(P)
+    tangent = np.random.default_rng(1).normal(size=r.shape)
+    tangent -= (tangent * r).sum(-1, keepdims=True) * r
+    tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True)
+    Q = (np.cos(shift) * r + np.sin(shift) * tangent) ** 2
+    expected = -np.log1p(-2 * np.sin(shift / 2) ** 2)
+    assert expected > 4e-12
+    # rounding of p itself (2e-16 relative) limits what any formula can say: 1e-5 holds down to 1e-9
+    tolerance = 1e-5 if expected >= 1e-9 else 1e-4
+    np.testing.assert_allclose(aligned(P, Q), expected, rtol=tolerance)
+    np.testing.assert_allclose(steps(np.concatenate([P, Q])), expected, rtol=tolerance)
+    np.testing.assert_allclose(pairwise(np.concatenate([P, Q]))[0, 1], expected, rtol=tolerance, atol=1e-14)
+
+
+def test_disjoint_supports_are_clipped_and_counted():
+    P = np.eye(3)[[[0, 0], [1, 0], [2, 0]]]  # three models, two samples: on the first they share nothing
+    D, clipped = pairwise(P, return_clipped=True)
+    assert clipped == 3
+    np.testing.assert_allclose(D, -np.log(1e-6) / 2 * (1 - np.eye(3)))
+    np.testing.assert_allclose(aligned(P[:1], P[1:2]), -np.log(1e-6) / 2)
+    # as many as the floor is small: no product of affinities underflows
+    P = np.eye(2)[np.stack([np.zeros(400, int), np.ones(400, int)])]
+    np.testing.assert_allclose(pairwise(P)[0, 1], -np.log(1e-6))
+    np.testing.assert_allclose(pairwise(P, floor=1e-300)[0, 1], -np.log(1e-300))
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"), [(np.nan, "not finite"), (np.inf, "not finite"), (-0.1, "negative"), (0.9, "sums to")]
+)
+@pytest.mark.parametrize("function", [pairwise, steps, riemann_length, lambda P: progress(P, labels_of(40))])
+def test_what_is_no_probability_is_refused_with_its_place(function, value, fault):
+    P = models()
+    P[3, 17] = [value, 0.5, 0.2, 0.1, 0.3]
+    with pytest.raises(InputError, match=f"model 3, sample 17.*{fault}"):
+        function(P)
+
+
+@pytest.mark.parametrize("function", [pairwise, steps])
+def test_a_single_model_given_as_two_axes_is_refused(function):
+    with pytest.raises(ValueError, match="shape"):
+        function(models()[0])
+
+
+# --- geodesics and progress
+
+
+def test_interpolation_runs_along_the_great_circle():
+    P, Q = models(2)
+    np.testing.assert_allclose(interpolate(P, Q, 0), P, atol=1e-15)
+    np.testing.assert_allclose(interpolate(P, Q, 1), Q, atol=1e-15)
+    whole = np.arccos(np.sqrt(P * Q).sum(-1))
+    for t in (0.1, 0.5, 0.9):
+        R = interpolate(P, Q, t)
+        np.testing.assert_allclose(R.sum(-1), 1, atol=1e-14)
+        np.testing.assert_allclose(np.arccos(np.sqrt(P * R).sum(-1)), t * whole, atol=1e-7)
+        np.testing.assert_allclose(np.arccos(np.sqrt(R * Q).sum(-1)), (1 - t) * whole, atol=1e-7)
+
+
+def test_interpolation_between_equal_and_between_near_models():
+    P = models(1)[0]
+    np.testing.assert_allclose(interpolate(P, P, 0.3), P, atol=1e-15)
+    Q = P.copy()
+    Q[:, 0] *= 1 + 1e-9
+    middle = interpolate(P, Q / Q.sum(-1, keepdims=True), 0.5)
+    assert np.isfinite(middle).all()
+    np.testing.assert_allclose(middle, P, atol=1e-9)
+
+
+def slope_by_definition(p, start, end):
+    """f' at t, for f(t) = d_B(p, geodesic from start to end at t), from whole arrays (N, C)."""
+    r, a, b = (np.sqrt(x) for x in (p, start, end))
+    g = np.arccos((a * b).sum(-1, keepdims=True))
+
+    def slope(t):
+        point = (np.sin((1 - t) * g) * a + np.sin(t * g) * b) / np.sin(g)
+        velocity = g * (np.cos(t * g) * b - np.cos((1 - t) * g) * a) / np.sin(g)
+        return -np.mean((r * velocity).sum(-1) / (r * point).sum(-1))
+
+    return slope
+
+
+@pytest.mark.parametrize("block_bytes", [1, 1 << 28])
+def test_progress_is_the_root_of_the_slope(monkeypatch, block_bytes):
+    monkeypatch.setattr(predictions, "BLOCK_BYTES", block_bytes)
+    labels = labels_of()
+    P = np.concatenate([trajectory(12, end=6), trajectory(5, seed=3, noise=3, end=1), models(6, 60)])
+    ignorance, truth = np.full((60, 5), 0.2), np.eye(5)[labels]
+    expected = []
+    for p in P:
+        slope = slope_by_definition(p, ignorance, truth)
+        at = slope(0) >= 0
+        expected.append(0 if at else brentq(slope, 0, 1 - 1e-12, xtol=1e-14))
+    found = progress(P, labels)
+    assert np.min(expected) == 0
+    assert np.max(expected) > 0.7
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(progress_between(P, ignorance, truth), expected, rtol=0, atol=1e-10)
+
+
+def test_progress_of_the_ends_and_of_what_lies_between():
+    labels = labels_of()
+    ignorance, truth = np.full((60, 5), 0.2), np.eye(5)[labels]
+    wrong = np.eye(5)[(labels + 1) % 5]
+    between = [interpolate(ignorance, truth, t) for t in (0.25, 0.5, 0.999)]
+    found = progress(np.stack([ignorance, truth, wrong, *between]), labels)
+    np.testing.assert_allclose(found, [0, 1, 0, 0.25, 0.5, 0.999], atol=1e-9)
+
+
+def test_progress_with_zeros_stays_below_truth():
+    labels = labels_of()
+    P = np.eye(5)[labels][None].copy()
+    P[0, 7] = np.eye(5)[(labels[7] + 1) % 5]  # one sample entirely wrong, as float16 stores it
+    slope = slope_by_definition(P[0], np.full((60, 5), 0.2), np.eye(5)[labels])
+    np.testing.assert_allclose(progress(P, labels), brentq(slope, 0, 1 - 1e-12, xtol=1e-14), atol=1e-10)
+
+
+def test_progress_between_equal_ends_is_none():
+    P = models(3)
+    assert (progress_between(P, P[0], P[0]) == 0).all()
+    assert (progress(np.ones((2, 9, 1)), np.zeros(9, int)) == 0).all()  # one class: ignorance is truth
+
+
+@pytest.mark.parametrize("labels", [np.zeros(3, int), np.full(40, 5), np.full(40, -1), np.zeros(40)])
+def test_progress_refuses_labels_that_do_not_fit(labels):
+    with pytest.raises(InputError, match="labels"):
+        progress(models(), labels)
+
+
+# --- trajectories
+
+
+def test_checkpoints_that_set_no_maximum_are_passed_over():
+    P = models(6)
+    s = np.array([0.1, 0.3, 0.2, 0.3, 0.5, 0.4])
+    assert new_maxima(s).tolist() == [0, 1, 4]
+    R = reindex(P, s, [0.1, 0.2, 0.3, 0.35, 0.5])
+    for at, expected in [(0, P[0]), (2, P[1]), (4, P[4])]:
+        np.testing.assert_allclose(R[at], expected, atol=1e-14)
+    np.testing.assert_allclose(R[1], interpolate(P[0], P[1], 0.5), atol=1e-14)
+    np.testing.assert_allclose(R[3], interpolate(P[1], P[4], 0.25), atol=1e-14)
+
+
+@pytest.mark.parametrize("at", [0.05, 0.55])
+def test_reindexing_beyond_the_ends_is_refused(at):
+    with pytest.raises(InputError, match=r"defined at progress from 0\.1 to 0\.5"):
+        reindex(models(3), [0.1, 0.3, 0.5], [0.2, at])
+
+
+def test_reindexing_a_single_checkpoint():
+    P = models(1)
+    np.testing.assert_allclose(reindex(P, [0.3], [0.3]), P, atol=1e-15)
+
+
+def test_length_adds_up_steps():
+    P = trajectory(8)
+    expected = 2 * sum(np.sqrt(definition(p, q)) for p, q in itertools.pairwise(P))
+    np.testing.assert_allclose(riemann_length(P), expected, rtol=1e-10)
+    assert riemann_length(P[:1]) == 0
+
+
+def test_length_of_a_geodesic_is_root_half_of_its_fisher_length():
+    # of one sample: the angle is half of the Fisher-Rao distance, and the convention is that over root two
+    start, end = np.full((1, 4), 0.25), np.eye(4)[[1]]
+    P = np.stack([interpolate(start, end, t) for t in np.linspace(0, 1, 2001)])
+    np.testing.assert_allclose(riemann_length(P), 2 * np.arccos(0.5) / np.sqrt(2), rtol=1e-6)
+
+
+# The three square roots that published code forgets; each test fails without its square root.
+
+
+def test_square_root_in_the_comparison_of_trajectories():
+    uniform = np.full((2, 30, 5), 0.2)
+    uniform[1] = interpolate(uniform[0], np.eye(5)[labels_of(30)], 0.5)
+    same = compare(
+        {"a": [uniform], "b": [uniform]}, {"a": [np.array([0, 1.0])], "b": [np.array([0, 1.0])]}, np.array([0.0])
+    )
+    # without it, the uniform model is -log(sum p q) = log C from itself
+    assert same["a", "b"] == pytest.approx(0, abs=1e-15)
+
+
+def test_square_root_in_the_length():
+    still = np.repeat(models(1), 5, axis=0)
+    assert riemann_length(still) == 0
+
+
+def test_square_root_in_the_interpolation():
+    # halfway between (1, 0) and (0, 1) along the sphere lies (1/2, 1/2); on a sphere of p itself the point that
+    # is a fifth of the way would be another one
+    P, Q = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    t = 0.2
+    np.testing.assert_allclose(interpolate(P, Q, t), [[np.cos(t * np.pi / 2) ** 2, np.sin(t * np.pi / 2) ** 2]])
+    P, Q = np.array([[0.9, 0.1]]), np.array([[0.5, 0.5]])
+    angle = np.array([np.arctan2(np.sqrt(p[0, 1]), np.sqrt(p[0, 0])) for p in (P, Q)])
+    between = angle[0] + t * (angle[1] - angle[0])
+    np.testing.assert_allclose(interpolate(P, Q, t), [[np.cos(between) ** 2, np.sin(between) ** 2]])
+
+
+@pytest.mark.parametrize("mean", ["arithmetic", "chordal", "geometric"])
+def test_comparison_equals_the_definition(monkeypatch, mean):
+    monkeypatch.setattr(predictions, "BLOCK_BYTES", 1)
+    labels = labels_of()
+    tasks = {
+        "a": [trajectory(9, seed=0), trajectory(12, seed=1)],
+        "b": [trajectory(9, seed=2, end=6), trajectory(7, seed=3, end=6), trajectory(9, seed=4, end=6)],
+        "c": [trajectory(9, seed=5, end=3)],
+    }
+    at = {task: [progress(P, labels) for P in runs] for task, runs in tasks.items()}
+    flat = [p for runs in at.values() for p in runs]
+    start, end = common_range(flat, [str(i) for i in range(6)])
+    assert start == max(p[0] for p in flat)
+    assert end == min(p.max() for p in flat)
+    grid = np.linspace(start, end, 6)
+    found = compare(tasks, at, grid, mean)
+    assert set(found) == {("a", "a"), ("a", "b"), ("a", "c"), ("b", "b"), ("b", "c")}
+    R = {task: [reindex(P, p, grid) for P, p in zip(tasks[task], at[task], strict=True)] for task in tasks}
+
+    def average(runs):
+        if mean == "arithmetic":
+            return np.mean(runs, axis=0)
+        q = np.mean(np.sqrt(runs), axis=0) ** 2 if mean == "chordal" else np.exp(np.mean(np.log(runs), axis=0))
+        return q / q.sum(-1, keepdims=True)
+
+    for i in range(len(grid)):
+        for a, b in (("a", "b"), ("a", "c"), ("b", "c")):
+            expected = definition(average(R[a])[i], average(R[b])[i])
+            np.testing.assert_allclose(found[a, b][i], expected, rtol=1e-9)
+        for task in "ab":
+            between = [definition(r[i], s[i]) for r, s in itertools.combinations(R[task], 2)]
+            np.testing.assert_allclose(found[task, task][i], np.mean(between), rtol=1e-9)
+
+
+def test_means_of_one_model_and_of_zeros():
+    roots = np.sqrt(models(1))
+    for kind in ("arithmetic", "chordal", "geometric"):
+        np.testing.assert_allclose(mean_of_roots(roots, kind), roots[0], atol=1e-3 if kind == "geometric" else 1e-15)
+    apart = np.sqrt(np.eye(2))[:, None]
+    for kind in ("arithmetic", "chordal", "geometric"):
+        np.testing.assert_allclose(mean_of_roots(apart, kind) ** 2, [[0.5, 0.5]])
+
+
+def test_an_empty_common_range_names_the_run():
+    with pytest.raises(InputError, match=r"slow: its progress, at most 0\.2.*late begins"):
+        common_range([np.array([0.1, 0.2]), np.array([0.3, 0.6])], ["slow", "late"])
+
+
+def test_accuracy_and_standard_error():
+    P = np.eye(5)[[labels_of(), (labels_of() + 1) % 5]]
+    P[0, :15] = np.roll(P[0, :15], 1, axis=-1)
+    np.testing.assert_allclose(accuracy(P, labels_of()), [0.75, 0])
+    mean, error = mean_and_error([1.0, 2.0, 4.0])
+    assert mean == pytest.approx(7 / 3)
+    assert error == pytest.approx(np.sqrt(7 / 9))  # variance 7/3 with n - 1, over 3
+    assert mean_and_error([2.0]) == (2.0, None)
+
+
+# --- embedding
+
+
+def signed_squares(x, eigenvalues):
+    return np.einsum("abk,k->ab", (x[:, None] - x[None]) ** 2, np.sign(eigenvalues))
+
+
+def test_all_coordinates_give_back_every_distance():
+    D = pairwise(models(60, 30, 6, concentration=0.2))
+    inpca = InPCA(None).fit(D)
+    assert (inpca.eigenvalues_ < -1e-3).any(), "the case is to have imaginary coordinates"
+    assert (np.diff(np.abs(inpca.eigenvalues_)) <= 0).all()
+    np.testing.assert_allclose(signed_squares(inpca.embedding_, inpca.eigenvalues_), D, atol=1e-9)
+    np.testing.assert_allclose(InPCA(60).fit_transform(D), inpca.embedding_)
+
+
+def test_eigenvalues_and_explained_stress_equal_the_definition():
+    D = pairwise(models(25))
+    L = np.eye(25) - np.ones((25, 25)) / 25
+    values = np.linalg.eigvalsh(-0.5 * L @ D @ L)
+    values = values[np.argsort(-np.abs(values))]
+    inpca = InPCA(4).fit(D)
+    np.testing.assert_allclose(inpca.eigenvalues_, values[:4], atol=1e-12)
+    share = np.cumsum(values**2)[:4] / np.sum(values**2)
+    np.testing.assert_allclose(inpca.explained_stress_, 1 - np.sqrt(1 - share), atol=1e-12)
+
+
+def test_real_coordinates_are_those_of_classical_scaling():
+    D = pairwise(models(30, 50, 4, concentration=2))
+    inpca = InPCA(3).fit(D)
+    assert (inpca.eigenvalues_ > 0).all()
+    oracle = ClassicalMDS(n_components=3, metric="precomputed").fit_transform(np.sqrt(D))
+    np.testing.assert_allclose(np.abs(inpca.embedding_), np.abs(oracle), atol=1e-9)
+
+
+def test_signs_are_fixed():
+    x = InPCA(5).fit_transform(pairwise(models(20)))
+    assert (x[np.abs(x).argmax(axis=0), np.arange(5)] > 0).all()
+
+
+def test_fitted_models_land_on_their_own_coordinates():
+    P = models(40, 30, 6, concentration=0.2)
+    D = pairwise(P)
+    inpca = InPCA(None).fit(D)
+    np.testing.assert_allclose(inpca.transform(D), inpca.embedding_, atol=1e-9)
+    np.testing.assert_allclose(inpca.transform(D[3:4]), inpca.embedding_[3:4], atol=1e-9)
+    by_predictions = InPCA(4).fit(P)
+    np.testing.assert_allclose(by_predictions.embedding_, inpca.embedding_[:, :4], atol=1e-12)
+    np.testing.assert_allclose(by_predictions.transform(P[5:9]), inpca.embedding_[5:9, :4], atol=1e-9)
+
+
+def test_a_new_model_lands_where_its_distances_are():
+    # points of a plane, given by their distances: a new point lands where the plane has it
+    points = np.random.default_rng(0).normal(size=(12, 2))
+    squared = ((points[:, None] - points[None]) ** 2).sum(-1)
+    inpca = InPCA(2).fit(squared[:11, :11])
+    new = inpca.transform(squared[11:, :11])
+    np.testing.assert_allclose(((inpca.embedding_ - new) ** 2).sum(-1), squared[11, :11], atol=1e-10)
+
+
+def test_few_and_equal_models():
+    one = InPCA(3).fit(np.zeros((1, 1)))
+    assert one.embedding_.tolist() == [[0.0]]
+    assert one.explained_stress_.tolist() == [1.0]
+    equal = InPCA(3).fit(pairwise(np.repeat(models(1), 4, axis=0)))
+    assert (equal.embedding_ == 0).all()
+    two = InPCA(3).fit(np.array([[0, 0.5], [0.5, 0]]))
+    np.testing.assert_allclose(two.eigenvalues_, [0.25, 0], atol=1e-15)
+    assert np.isfinite(two.embedding_).all()
+
+
+@pytest.mark.parametrize(
+    "D", [np.ones((2, 3)), np.full((2, 2), np.nan), np.array([[0, 1], [2, 0.0]]), np.ones((2, 2)), np.zeros((0, 0))]
+)
+def test_what_is_no_matrix_of_distances_is_refused(D):
+    with pytest.raises(InputError):
+        InPCA().fit(D)
+
+
+def test_distances_to_other_models_are_refused():
+    inpca = InPCA().fit(pairwise(models()))
+    with pytest.raises(InputError, match=r"\(K, 7\)"):
+        inpca.transform(np.zeros((2, 6)))
+
+
+@pytest.mark.parametrize(
+    ("name", "stress"),
+    [
+        ("imagenet_inpca", [0.48283, 0.64308, 0.71191]),
+        ("fig_1a", [0.66513, 0.75194, 0.80027]),
+        ("fig_wordnet", [0.63800, 0.74754, 0.78730]),
+    ],
+)
+def test_explained_stress_of_published_eigenvalues(shared, name, stress):
+    with np.load(shared / f"published_{name}.npz", allow_pickle=False) as published:
+        values = published["eigen_values"]
+    np.testing.assert_allclose(inpca.explained_stress(values, values[:3]), stress, atol=5e-6)
+
+
+def test_geodesic_angles_keep_small_ones():
+    r = np.array([[1.0, 0.0]])
+    s = np.array([[np.cos(1e-9), np.sin(1e-9)]])
+    np.testing.assert_allclose(geodesic.angles(r, s), 1e-9, rtol=1e-9)

@@ -1,0 +1,166 @@
+"""Prediction files: reading by block, checks, and writing that survives a kill."""
+
+import h5py
+import numpy as np
+import pytest
+from conftest import labels_of, models, trajectory, write_published
+
+from info_geometry import predictions
+from info_geometry.bhattacharyya import pairwise
+from info_geometry.predictions import Models, Trajectory, Writer, digest, read, read_labels, square_roots
+from info_geometry.script import InputError, replacing, unknown
+
+RECORD = {"task": "a", "imprinting": {"rule": "euclidean"}, "versions": {"numpy": "1"}}
+
+
+def written(path, P, ids="abcdefgh", record=RECORD):
+    writer = Writer(path, record)
+    for p, id in zip(P, ids, strict=False):
+        writer.append(p, id, epoch=float(ord(id)), accuracy=0.5)
+    return writer
+
+
+def contents(path):
+    with h5py.File(path) as file:
+        return {k: file[k][:].tobytes() if k != "id" else list(file[k][:]) for k in file}, dict(file.attrs)
+
+
+def test_what_is_written_is_read(tmp_path):
+    P = models(8, 50, 4)
+    path = tmp_path / "toy_a" / "preds_3.h5"
+    written(path, P).finish()
+    t = Trajectory(path)
+    assert (t.dataset, t.task, t.seed, t.shape, t.dtype) == ("toy", "a", 3, (8, 50, 4), np.float16)
+    assert t.record == RECORD
+    assert t.epochs.tolist() == [float(ord(c)) for c in "abcdefgh"]
+    np.testing.assert_array_equal(t[:, 10:20], P.astype(np.float16)[:, 10:20])
+    assert [p.name for p in path.parent.iterdir()] == ["preds_3.h5"]
+
+
+def test_chunks_suit_both_blocks_of_samples_and_checkpoints(tmp_path):
+    path = tmp_path / "toy_a" / "preds_0.h5"
+    written(path, models(2, 5000, 10)).finish()
+    with h5py.File(path) as file:
+        assert file["data"].chunks == (1, 3276, 10)
+        assert "32004" in file["data"]._filters, "LZ4"
+
+
+def test_distances_from_files_equal_those_of_arrays(tmp_path, monkeypatch):
+    monkeypatch.setattr(predictions, "BLOCK_BYTES", 4000)
+    runs = [trajectory(5, seed=s) for s in (0, 10, 2)]
+    for seed, P in zip((0, 10, 2), runs, strict=True):
+        write_published(tmp_path / "toy_a" / f"preds_{seed}.h5", P, decimals=8)
+    stack = Models(read([tmp_path / "toy_a"]))
+    assert [t.seed for t in stack.trajectories] == [0, 2, 10]
+    assert stack.shape == (15, 60, 5)
+    P = np.concatenate([runs[0], runs[2], runs[1]]).astype(np.float16)
+    np.testing.assert_array_equal(pairwise(stack), pairwise(P))
+
+
+def test_a_writer_goes_on_where_another_was_killed(tmp_path):
+    P = models(8, 50, 4)
+    whole, broken = tmp_path / "toy_a" / "preds_0.h5", tmp_path / "toy_b" / "preds_0.h5"
+    written(whole, P).finish()
+    written(broken, P[:3])  # and no finish: killed
+    assert not broken.exists()
+    writer = Writer(broken, RECORD)
+    assert writer.ids == ["a", "b", "c"]
+    for p, id in zip(P[3:6], "def", strict=True):
+        writer.append(p, id, epoch=float(ord(id)), accuracy=0.5)
+    writer.finish()
+    writer = Writer(broken, RECORD)  # more checkpoints have come since
+    assert len(writer.ids) == 6
+    for p, id in zip(P[6:], "gh", strict=True):
+        writer.append(p, id, epoch=float(ord(id)), accuracy=0.5)
+    assert len(Trajectory(broken)) == 6, "the old file stays until the new one is whole"
+    writer.finish()
+    assert contents(whole) == contents(broken)
+    assert [p.name for p in broken.parent.iterdir()] == ["preds_0.h5"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_settings_are_refused_and_versions_are_not(tmp_path, finished):
+    path = tmp_path / "toy_a" / "preds_0.h5"
+    writer = written(path, models(2))
+    if finished:
+        writer.finish()
+    assert len(Writer(path, RECORD | {"versions": {"numpy": "2"}}).ids) == 2
+    other = RECORD | {"imprinting": {"rule": "cosine"}}
+    with pytest.raises(InputError, match=r"rule: euclidean there, cosine wanted.*--overwrite"):
+        Writer(path, other)
+    assert Writer(path, other, overwrite=True).ids == []
+
+
+def test_a_file_without_a_record_is_not_overwritten(tmp_path):
+    path = tmp_path / "toy_a" / "preds_0.h5"
+    write_published(path, models(2))
+    with pytest.raises(InputError, match="overwrite"):
+        Writer(path, RECORD)
+
+
+def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fail_halfway():
+        with replacing(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .*file/x/y"), replacing(tmp_path / "file" / "x" / "y"):
+        pass
+
+
+def test_rows_of_float16_are_renormalised():
+    P = models(3, 20, 7).astype(np.float16)
+    r = square_roots(P)
+    np.testing.assert_allclose((r**2).sum(-1), 1, atol=1e-15)
+    p = P.astype(float)
+    np.testing.assert_allclose(r**2, p / p.sum(-1, keepdims=True), atol=1e-15)
+
+
+def test_blocks_cover_all_samples_once(monkeypatch):
+    P, Q = models(3, 47, 4), models(2, 47, 4)
+    monkeypatch.setattr(predictions, "CHUNK_VALUES", 20)
+    for block_bytes in (1, 2000, 1 << 20):
+        monkeypatch.setattr(predictions, "BLOCK_BYTES", block_bytes)
+        blocks = list(predictions.sample_blocks(P, Q))
+        np.testing.assert_array_equal(np.concatenate([b for b, _ in blocks], axis=1), square_roots(P))
+        np.testing.assert_array_equal(np.concatenate([b for _, b in blocks], axis=1), square_roots(Q))
+
+
+def test_labels_are_checked_against_the_hash_in_the_files(tmp_path):
+    path = tmp_path / "toy_a" / "preds_0.h5"
+    written(path, models(2), record={"labels_sha256": digest(labels_of(40))}).finish()
+    np.save(tmp_path / "right.npy", labels_of(40).astype(np.int32))
+    np.save(tmp_path / "wrong.npy", (labels_of(40) + 1) % 5)
+    t = read([path.parent])
+    assert read_labels(tmp_path / "right.npy", t).dtype == np.int64
+    with pytest.raises(InputError, match=r"wrong.npy: not the labels that .*preds_0.h5"):
+        read_labels(tmp_path / "wrong.npy", t)
+
+
+def test_runs_made_with_other_labels_or_samples_are_not_compared(tmp_path):
+    for seed, key in ((0, "x"), (1, "y")):
+        record = {"labels_sha256": "same", "samples_sha256": key}
+        written(tmp_path / "toy_a" / f"preds_{seed}.h5", models(2), record=record).finish()
+    with pytest.raises(InputError, match="predicts other samples"):
+        read([tmp_path / "toy_a"])
+
+
+def test_digests_tell_values_apart_and_not_types():
+    assert digest([1, 2]) == digest(np.array([1, 2], np.uint8)) != digest([2, 1])
+    assert digest(["a", "b"]) != digest(["b", "a"])
+
+
+def test_unknown_names_come_with_the_nearest():
+    assert "did you mean animals?" in str(unknown("task", "animal", ["all", "animals", "vehicles"]))
+    assert "known are all, animals" in str(unknown("task", "zzz", ["all", "animals"]))
