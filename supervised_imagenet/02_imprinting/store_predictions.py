@@ -1,0 +1,188 @@
+"""Imprint every checkpoint of runs on all classes of a dataset, and store the predictions.
+
+    python supervised_imagenet/02_imprinting/store_predictions.py --dataset digits --task all even
+    python supervised_imagenet/02_imprinting/store_predictions.py --dataset cifar10 --arch resnet18 \\
+        --run-folder ~/my_checkpoints --task mine --seed 0
+
+writes `predictions/<dataset>_<task>/preds_<seed>.h5` and `metrics.json`. Checkpoints imprinted before are not
+done again, and what a killed run has done is kept.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import h5py
+
+from info_geometry.predictions import PREDICTIONS, Writer, digest
+from info_geometry.script import InputError, replacing, run, shown, unknown, versions
+from supervised_imagenet import datasets
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    datasets.add_arguments(parser)
+    parser.add_argument("--task", nargs="+", metavar="TASK", help="runs of these tasks (default: all there are)")
+    parser.add_argument("--seed", nargs="+", type=int, metavar="SEED", help="(default: all there are)")
+    parser.add_argument("--checkpoints", type=Path, default=ROOT / "checkpoints", help="where runs are stored")
+    parser.add_argument("--predictions", type=Path, default=PREDICTIONS, help="the folder of prediction folders")
+    parser.add_argument("--run-folder", type=Path, help="checkpoints by others, in the order of their numbers")
+    parser.add_argument("--arch", help="the network of --run-folder")
+    parser.add_argument(
+        "--rule", choices=["euclidean", "cosine"], default="euclidean", help="distance or angle to prototypes"
+    )
+    parser.add_argument("--temperature", type=float, default=1.0, help="divides distances or cosines")
+    parser.add_argument(
+        "--prototypes",
+        choices=["crossfit", "val", "train"],
+        default="crossfit",
+        help="samples that prototypes are made from: the other folds of the predicted ones (default), all of the "
+        "predicted ones (as published; leaks), or the training images",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="make anew what was made with other settings")
+    parser.add_argument("--batch-size", type=int, default=500)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    args = parser.parse_args()
+    if args.temperature <= 0 or args.batch_size < 1:
+        parser.error("--temperature and --batch-size must be above 0")
+    if args.run_folder and not (args.arch and args.task and args.seed and len(args.task) == len(args.seed) == 1):
+        parser.error("--run-folder needs --arch, one --task and one --seed to go with it")
+    return args
+
+
+def main():
+    args = parse()
+    name = datasets.check_arguments(args)
+    runs = [args.run_folder] if args.run_folder else find_runs(args, name)
+    dataset = datasets.load(args)
+
+    from supervised_imagenet import imprinting, networks
+
+    device = networks.device(args.device)
+    folds = None
+    if args.prototypes == "crossfit":
+        folds = imprinting.assign_folds(dataset.val.labels, dataset.val.ids)
+    val, train = (datasets.Batches(half, dataset.statistics(), device) for half in (dataset.val, dataset.train))
+    for folder in runs:
+        if args.run_folder:
+            training, task, seed = {"arch": args.arch}, args.task[0], args.seed[0]
+        else:
+            training, task, seed = read_settings(folder), folder.parent.name.partition("_")[2], folder.name
+        record = {
+            "dataset": name,
+            "task": task,
+            "seed": int(seed),
+            "samples_sha256": digest(dataset.val.ids),
+            "labels_sha256": digest(dataset.val.labels),
+            "imprinting": {"rule": args.rule, "temperature": args.temperature, "prototypes": args.prototypes},
+            "training": training,
+            "versions": versions("torch", "torchvision", "timm", "numpy", "h5py"),
+        }
+        path = args.predictions / f"{name}_{task}" / f"preds_{seed}.h5"
+        imprint_run(folder, path, record, dataset, val, train, folds, args)
+        store_metrics(path.parent)
+        print(shown(path))
+
+
+def find_runs(args, dataset):
+    """The folders of the chosen tasks' and seeds' runs, tasks in the order given, seeds ascending."""
+    found = sorted(path.parent for path in args.checkpoints.glob(f"{dataset}_*/*/settings.json"))
+    found = [folder for folder in found if folder.name.isdigit()]
+    if not found:
+        raise InputError(f"{shown(args.checkpoints)}: holds no runs of {dataset}; 01_training/train.py makes them")
+    known = list(dict.fromkeys(folder.parent.name.partition("_")[2] for folder in found))
+    runs = []
+    for task in [Path(t).stem if t.endswith(".json") else t for t in args.task or known]:
+        if task not in known:
+            raise unknown(f"task among the runs in {shown(args.checkpoints)}:", task, known)
+        seeds = {int(folder.name): folder for folder in found if folder.parent.name == f"{dataset}_{task}"}
+        missing = set(args.seed or seeds) - set(seeds)
+        if missing:
+            raise InputError(f"{shown(args.checkpoints)}: task {task} has no run with seed {min(missing)}")
+        runs += [seeds[seed] for seed in sorted(args.seed or seeds)]
+    return runs
+
+
+def read_settings(folder):
+    path = folder / "settings.json"
+    try:
+        settings = json.loads(path.read_text())
+        settings["arch"], settings["size"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{shown(path)}: not the settings of a run ({error!r})") from error
+    return settings
+
+
+def imprint_run(folder, path, record, dataset, val, train, folds, args):
+    """Predictions of every checkpoint in `folder` to the file `path`."""
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+
+    from supervised_imagenet import checkpoints, imprinting, networks
+
+    files = checkpoints.listed(folder)
+    if not files:
+        raise InputError(f"{shown(folder)}: holds no checkpoints (.pt or .pth)")
+    size = list(dataset.val.images.shape[1:])
+    if record["training"].get("size", size) != size:
+        raise InputError(f"{shown(folder)}: was trained on images {record['training']['size']}, not {size}")
+    ids = [checkpoints.sha256(file) for file in files]
+    writer = Writer(path, record, args.overwrite)
+    if writer.ids != ids[: len(writer.ids)]:
+        raise InputError(f"{shown(path)}: made from other checkpoints than {shown(folder)} has; use --overwrite")
+    network = networks.create(record["training"]["arch"], 0, size[0]).to(val.images.device).eval()
+    precision = networks.MixedPrecision(network, val.images.device)
+
+    def batches_of(split):
+        def batches(skip):
+            for start in range(skip * args.batch_size, len(split), args.batch_size):
+                images = precision.layout(split.get(slice(start, start + args.batch_size)))
+                yield networks.finite_features(network, images, precision)
+
+        return batches
+
+    labels = dataset.val.labels
+    source = (batches_of(train), dataset.train.labels) if args.prototypes == "train" else None
+    done = len(writer.ids)
+    bar = tqdm(total=len(files), initial=done, desc=f"{path.parent.name} seed {record['seed']}", disable=None)
+    for file, id in zip(files[done:], ids[done:], strict=True):
+        content = checkpoints.load(file)
+        checkpoints.load_features(network, content, file)
+        try:
+            with torch.inference_mode():
+                p = imprinting.imprint(
+                    batches_of(val), labels, len(dataset.classes), folds, source, args.rule, args.temperature
+                )
+        except FloatingPointError as error:
+            raise InputError(f"{shown(file)}: {error}") from error
+        chosen = p[np.arange(len(p)), labels]
+        writer.append(
+            p,
+            id,
+            epoch=float(content.get("epoch", len(writer.ids))),
+            step=int(content.get("step", len(writer.ids))),
+            accuracy=np.mean(p.astype(np.float16).argmax(axis=1) == labels),  # as readers of the file see it
+            cross_entropy=-np.mean(np.log(np.maximum(chosen, np.finfo(float).tiny))),
+        )
+        bar.update()
+    bar.close()
+    writer.finish()
+
+
+def store_metrics(folder):
+    """What each run's file says of its checkpoints, as `metrics.json` beside it: {seed: [{...}, ...]}."""
+    metrics = {}
+    for path in sorted(folder.glob("preds_*.h5"), key=lambda p: int(p.stem.removeprefix("preds_"))):
+        with h5py.File(path) as file:
+            columns = {k: file[k][:].tolist() for k in ("epoch", "step", "accuracy", "cross_entropy")}
+        rows = zip(*columns.values(), strict=True)
+        metrics[path.stem.removeprefix("preds_")] = [dict(zip(columns, row, strict=True)) for row in rows]
+    with replacing(folder / "metrics.json") as partial:
+        partial.write_text(json.dumps(metrics, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)

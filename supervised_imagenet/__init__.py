@@ -1,0 +1,1 @@
+"""Networks learning tasks: datasets, tasks, networks, checkpoints and imprinting."""

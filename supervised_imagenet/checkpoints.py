@@ -1,0 +1,114 @@
+"""Checkpoints: when they are taken, how they are written, and how anybody's are read.
+
+A run is a folder `<dataset>_<task>/<seed>/` with `settings.json`, one `checkpoint_<n>.pt` for each checkpoint
+(`model`, `epoch`, `step`) and, until it is done, `resume.pt`, from which a killed run goes on.
+"""
+
+import hashlib
+import io
+import re
+from pathlib import Path
+
+import torch
+
+from info_geometry.script import REPOSITORY, InputError, replacing, shown
+from supervised_imagenet import networks
+
+CHECKPOINTS = REPOSITORY / "checkpoints"
+WEIGHTS_KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "weights")
+
+
+def schedule(epochs, steps_per_epoch, dense_epochs=5, dense=5):
+    """The steps after which checkpoints are taken, ascending, from 0, the initial network.
+
+    `dense` an epoch for the first `dense_epochs`, when networks move fastest, then one an epoch.
+    """
+    early = [round(i * steps_per_epoch / dense) for i in range(dense * min(dense_epochs, epochs) + 1)]
+    late = [epoch * steps_per_epoch for epoch in range(dense_epochs + 1, epochs + 1)]
+    return sorted({*early, *late})
+
+
+def run_folder(root, dataset, task, seed):
+    return Path(root) / f"{dataset}_{task}" / str(seed)
+
+
+def path_of(folder, index):
+    """Where checkpoint `index` of a run is stored."""
+    return Path(folder) / f"checkpoint_{index:03d}.pt"
+
+
+def listed(folder):
+    """The checkpoint files of a run, in the order of the numbers in their names."""
+    paths = [p for p in Path(folder).iterdir() if p.suffix in (".pt", ".pth") and p.name != "resume.pt"]
+    return sorted((p for p in paths if not p.name.startswith(".")), key=_natural)
+
+
+def _natural(path):
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+
+
+def save(path, **content):
+    """Store tensors, plain numbers and strings, so that a killed process leaves a whole file or none."""
+    # through memory, since torch hides why its own writing failed
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with replacing(path) as partial:
+        partial.write_bytes(buffer.getbuffer())
+
+
+def load(path):
+    """What a checkpoint file holds; nothing but tensors and plain values is ever unpickled."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{shown(path)}: no such checkpoint") from None
+    except Exception as error:  # whatever the bytes of a file that is no checkpoint may lead to
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{shown(path)}: not a checkpoint of tensors and plain values ({reason})") from error
+
+
+def sha256(path):
+    """The hash of a checkpoint file, by which predictions know what they were made from."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights(content, path):
+    """The weights in a loaded checkpoint: possibly a dict inside it, without the prefixes of wrappers."""
+    while isinstance(content, dict):
+        inside = [content[key] for key in WEIGHTS_KEYS if isinstance(content.get(key), dict)]
+        if not inside:
+            break
+        content = inside[0]
+    state = content.items() if isinstance(content, dict) else ()
+    state = {_unwrapped(key): value for key, value in state if isinstance(value, torch.Tensor)}
+    if not state:
+        raise InputError(f"{shown(path)}: holds no weights, neither as a dict nor under {WEIGHTS_KEYS}")
+    return state
+
+
+def _unwrapped(key):
+    # wrappers nest, such as torch.compile around DistributedDataParallel
+    while key.startswith(("module.", "_orig_mod.")):
+        key = key.partition(".")[2]
+    return key
+
+
+def load_features(network, content, path):
+    """Fill a network made without a head from a loaded checkpoint; the checkpoint's last layer is left out.
+
+    Raises InputError naming the first tensors that do not fit.
+    """
+    heads = tuple(f"{name}." for name in networks.classifier_names(network))
+    state = {key: value for key, value in weights(content, path).items() if not key.startswith(heads)}
+    wanted = network.state_dict()
+    faults = [f"{key} is missing" for key in wanted if key not in state]
+    faults += [f"{key} is not in the network" for key in state if key not in wanted]
+    faults += [
+        f"{key} is {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    if faults:
+        raise InputError(f"{shown(path)}: weights of another network: {'; '.join(faults[:3])}")
+    network.load_state_dict(state)

@@ -1,0 +1,160 @@
+"""Networks by name: every timm model, and two that timm lacks for images of 8 to 32 pixels.
+
+All answer to timm's interface: `forward_features`, then `forward_head(..., pre_logits=True)` gives the
+features (B, F) that the last layer sees, and `get_classifier()` is that layer.
+"""
+
+import contextlib
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from info_geometry.script import InputError, unknown
+
+EXAMPLES = ("cnn", "wrn-16-1", "wrn-16-2", "wrn-16-4", "resnet18", "resnet50")
+
+
+def create(arch, n_classes, in_channels):
+    """The network `arch` with a head for `n_classes`, or without one (features come out) for 0.
+
+    `cnn`, `wrn-<depth>-<width>` or the name of a timm model. Raises InputError for an unknown name.
+    """
+    if arch == "cnn":
+        return SmallCNN(n_classes, in_channels)
+    if wide := re.fullmatch(r"wrn-(\d+)-(\d+)", arch):
+        return WideResNet(int(wide[1]), int(wide[2]), n_classes, in_channels)
+    import timm
+
+    if not timm.is_model(arch):
+        raise unknown("network", arch, [*EXAMPLES, *timm.list_models()])
+    return timm.create_model(arch, num_classes=n_classes, in_chans=in_channels)
+
+
+def device(name=None):
+    """The torch device called `name`, or a GPU if there is one; the CPU computes deterministically.
+
+    Raises InputError for a device that this machine does not have.
+    """
+    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {chosen}: not on this machine ({reason}); cpu always is") from error
+    torch.use_deterministic_algorithms(torch.device(chosen).type == "cpu")
+    return torch.device(chosen)
+
+
+class MixedPrecision:
+    """Half precision on a GPU, with a scaler where it is float16, none on the CPU; channels last on both."""
+
+    def __init__(self, network, device):
+        self.device, self.on = device, device.type == "cuda"
+        self.dtype = torch.bfloat16 if not self.on or torch.cuda.is_bf16_supported() else torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        network.to(memory_format=torch.channels_last)
+
+    def autocast(self):
+        return torch.autocast(self.device.type, self.dtype) if self.on else contextlib.nullcontext()
+
+    def layout(self, images):
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def features(network, images):
+    """What the last layer sees, (B, F)."""
+    return network.forward_head(network.forward_features(images), pre_logits=True)
+
+
+def finite_features(network, images, precision):
+    """Features, in half precision where `precision` has it; where they overflow there, in float32.
+
+    Raises FloatingPointError where they are not finite even so.
+    """
+    with precision.autocast():
+        found = features(network, images)
+    if precision.on and not found.isfinite().all():
+        found = features(network, images)
+    if not found.isfinite().all():
+        raise FloatingPointError("its features are not finite: the run diverged or the file is damaged")
+    return found
+
+
+def classifier_names(network):
+    """The names of the last layer's module or modules, whose weights do not matter to features."""
+    config = getattr(network, "pretrained_cfg", None) or {}
+    names = config.get("classifier", "head")
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+class _Network(nn.Module):
+    """A network whose features are averaged over the image and classified by one linear layer."""
+
+    def __init__(self, body, n_features, n_classes):
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(n_features, n_classes) if n_classes else nn.Identity()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def get_classifier(self):
+        return self.head
+
+    def forward_features(self, x):
+        return self.body(x)
+
+    def forward_head(self, x, pre_logits=False):
+        x = x.mean(dim=(2, 3))
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x):
+        return self.forward_head(self.forward_features(x))
+
+
+def _conv(n_in, n_out, stride=1, kernel=3):
+    return nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False)
+
+
+class SmallCNN(_Network):
+    """Three convolutions with batch normalisation, 16 to 64 channels: for digits, in seconds on a laptop."""
+
+    def __init__(self, n_classes, in_channels):
+        layers, channels = [], in_channels
+        for width, stride in ((16, 1), (32, 2), (64, 2)):
+            layers += [_conv(channels, width, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            channels = width
+        super().__init__(nn.Sequential(*layers), channels, n_classes)
+
+
+class WideResNet(_Network):
+    """Wide residual network (Zagoruyko and Komodakis, 2016, arXiv 1605.07146, table 1), without dropout."""
+
+    def __init__(self, depth, width, n_classes, in_channels):
+        if depth < 10 or (depth - 4) % 6 or width < 1:
+            raise InputError(f"wrn-{depth}-{width}: the depth must be 10, 16, 22, ... and the width 1 or more")
+        layers, channels = [_conv(in_channels, 16)], 16
+        for group in range(3):
+            for block in range((depth - 4) // 6):
+                stride = 2 if group > 0 and block == 0 else 1
+                layers.append(_Block(channels, 16 * width << group, stride))
+                channels = 16 * width << group
+        layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+        super().__init__(nn.Sequential(*layers), channels, n_classes)
+
+
+class _Block(nn.Module):
+    """Normalisation and activation before each of two convolutions, around which the input is added."""
+
+    def __init__(self, n_in, n_out, stride):
+        super().__init__()
+        self.norm1, self.conv1 = nn.BatchNorm2d(n_in), _conv(n_in, n_out, stride)
+        self.norm2, self.conv2 = nn.BatchNorm2d(n_out), _conv(n_out, n_out)
+        self.shortcut = _conv(n_in, n_out, stride, kernel=1) if n_in != n_out or stride > 1 else None
+
+    def forward(self, x):
+        active = F.relu(self.norm1(x))
+        around = x if self.shortcut is None else self.shortcut(active)
+        return around + self.conv2(F.relu(self.norm2(self.conv1(active))))
