@@ -1,0 +1,69 @@
+# make picture   sets up .venv, then trains, imprints, embeds, measures and draws; DATASET=cifar10 for another
+# make test      sets up .venv and runs the tests; make test-all adds those that take longer
+# make clean     takes away what make picture made, but for .venv
+
+DATASET = digits
+SEEDS = 0 1 2
+TASKS_digits = all even odd low high randomlab
+TASKS_cifar10 = all animals vehicles randomlab
+TASKS_cifar100 = A B
+TASKS = $(TASKS_$(DATASET))
+# where cifar10 and cifar100 are, or are downloaded to
+DATA_DIR = data
+# where several are installed, PYTHON=python3.12 chooses
+PYTHON = python3
+# without a GPU, TORCH=cpu saves some gigabytes of CUDA
+TORCH =
+
+VENV = .venv/bin/python
+FOLDERS = $(addprefix predictions/$(DATASET)_,$(TASKS))
+CHECKPOINTS = $(foreach t,$(TASKS),$(addprefix checkpoints/$(DATASET)_$t/,$(SEEDS)))
+PREDICTIONS = $(foreach f,$(FOLDERS),$(SEEDS:%=$f/preds_%.h5))
+LABELS = predictions/labels/$(DATASET)_val_labels.npy
+EMBEDDING = $(addprefix predictions/embedding/$(DATASET)_,inpca.npz \
+	progress.csv lengths.csv lengths.json comparison.csv comparison.json)
+PLOTS = $(addprefix plots/$(DATASET)/,inpca.html inpca.png explained_stress.png \
+	progress.png trajectories_compare.png)
+
+picture: $(EMBEDDING) $(PLOTS)
+	@printf '\nThe picture of %s:\n' $(DATASET)
+	@printf '  %s\n' $(FOLDERS) $(EMBEDDING) $(PLOTS)
+
+$(PREDICTIONS) $(LABELS) &: | .venv/ready known-dataset
+	$(VENV) supervised_imagenet/01_training/train.py --dataset $(DATASET) --data-dir $(DATA_DIR) --task $(TASKS) --seed $(SEEDS)
+	$(VENV) supervised_imagenet/02_imprinting/store_labels.py --dataset $(DATASET) --data-dir $(DATA_DIR)
+	$(VENV) supervised_imagenet/02_imprinting/store_predictions.py --dataset $(DATASET) --data-dir $(DATA_DIR) --task $(TASKS) --seed $(SEEDS)
+
+$(EMBEDDING) $(PLOTS) &: $(PREDICTIONS) $(LABELS) $(wildcard info_geometry/*.py) | .venv/ready known-dataset
+	$(VENV) info_geometry/inpca.py $(FOLDERS)
+	$(VENV) info_geometry/trajectory.py $(FOLDERS)
+
+test: .venv/ready
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	$(VENV) -m pytest -m "not slow"
+
+test-all: .venv/ready
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	$(VENV) -m pytest
+
+clean: known-dataset
+	rm -rf $(CHECKPOINTS) plots/$(DATASET)
+	rm -f $(PREDICTIONS) $(FOLDERS:=/metrics.json) $(LABELS) $(EMBEDDING)
+	-@rmdir $(addprefix checkpoints/$(DATASET)_,$(TASKS)) $(FOLDERS) \
+		checkpoints predictions/labels predictions/embedding 2>/dev/null || true
+
+known-dataset:
+	@test -n "$(TASKS)" || { echo 'unknown DATASET=$(DATASET); known are digits, cifar10, cifar100, or name TASKS="..." too' >&2; exit 2; }
+
+.venv/ready: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo '$(PYTHON) is missing; on Debian and Ubuntu: sudo apt install python3 python3-venv' >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo '$(PYTHON) is older than 3.11; name a newer one with PYTHON=python3.12, on Debian and Ubuntu from: sudo apt install python3.12 python3.12-venv' >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo '$(PYTHON) has no venv; on Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(if $(TORCH),.venv/bin/pip install torch torchvision --index-url https://download.pytorch.org/whl/$(TORCH))
+	.venv/bin/pip install --editable '.[test]'
+	@touch $@
+
+.PHONY: picture test test-all clean known-dataset

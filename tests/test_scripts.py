@@ -1,0 +1,332 @@
+"""The geometry scripts: what they write, and what they say of input that they cannot use."""
+
+import csv
+import json
+import resource
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from conftest import REPOSITORY, labels_of, models, trajectory, write_published
+
+from info_geometry import trajectory as functions
+from info_geometry.bhattacharyya import pairwise
+from info_geometry.geodesic import progress
+from info_geometry.inpca import InPCA
+
+INPCA, TRAJECTORY = "info_geometry/inpca.py", "info_geometry/trajectory.py"
+STORE = "supervised_imagenet/02_imprinting/store_predictions.py"
+TRAIN = "supervised_imagenet/01_training/train.py"
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- what they write
+
+
+def test_published_files_are_embedded_unchanged(folders, call):
+    status, out, err = call(INPCA, *folders)
+    assert (status, err) == (0, "")
+    parent = folders[0].parent
+    P = np.concatenate([h5py.File(f / f"preds_{s}.h5")["data"][:] for f in folders for s in (0, 1)])
+    assert (P == 0).any(), "the case is to have zeros"
+    with np.load(parent / "embedding" / "toy_inpca.npz", allow_pickle=False) as found:
+        np.testing.assert_array_equal(found["distances"], pairwise(P))
+        expected = InPCA(50).fit(found["distances"])
+        np.testing.assert_array_equal(found["embedding"], expected.embedding_)
+        np.testing.assert_array_equal(found["eigenvalues"], expected.eigenvalues_)
+        np.testing.assert_array_equal(found["explained_stress"], expected.explained_stress_)
+        assert found["task"].tolist() == ["a"] * 18 + ["b"] * 18
+        assert found["seed"].tolist() == ([0] * 9 + [1] * 9) * 2
+        assert found["checkpoint"].tolist() == list(range(9)) * 4
+        assert set(json.loads(str(found["record"]))["inputs"]) == {
+            f"toy_{t}/preds_{s}.h5" for t in "ab" for s in (0, 1)
+        }
+    assert f"{100 * expected.explained_stress_[2]:.2f}%" in out
+    page = (parent / "plots" / "toy" / "inpca.html").read_text()
+    assert "<script src=" not in page, "the page opens without a network"
+    for name in ("inpca.png", "explained_stress.png"):
+        assert (parent / "plots" / "toy" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_published_files_are_measured_unchanged(folders, call):
+    status, out, err = call(TRAJECTORY, *folders)
+    assert (status, err) == (0, "")
+    embedding = folders[0].parent / "embedding"
+    runs = {t: [h5py.File(f / f"preds_{s}.h5")["data"][:] for s in (0, 1)] for t, f in zip("ab", folders, strict=True)}
+    at = {t: [progress(P, labels_of()) for P in runs[t]] for t in runs}
+    found = rows(embedding / "toy_progress.csv")
+    assert list(found[0]) == ["task", "seed", "checkpoint", "progress", "accuracy"]
+    assert [float(r["progress"]) for r in found] == [p for t in at for run in at[t] for p in run], "in full precision"
+    assert [float(r["accuracy"]) for r in found[:9]] == functions.accuracy(runs["a"][0], labels_of()).tolist()
+    lengths = {t: [functions.riemann_length(P) for P in runs[t]] for t in runs}
+    for row in rows(embedding / "toy_lengths.csv"):
+        values = lengths[row["task"]]
+        assert float(row["mean"]) == np.mean(values)
+        assert float(row["standard_error"]) == np.std(values, ddof=1) / np.sqrt(2)
+        assert row["seeds"] == "2"
+        assert f"{np.mean(values):.4f}" in out
+    stored = json.loads((embedding / "toy_lengths.json").read_text())["lengths"]
+    assert stored["b"]["seeds"] == {"0": lengths["b"][0], "1": lengths["b"][1]}
+    comparison = rows(embedding / "toy_comparison.csv")
+    assert [(r["task_a"], r["task_b"]) for r in comparison[::100]] == [("a", "a"), ("a", "b"), ("b", "b")]
+    grid = np.array([float(r["progress"]) for r in comparison[:100]])
+    flat = [p for t in at for p in at[t]]
+    assert grid[0] == max(p[0] for p in flat)
+    assert grid[-1] == min(p.max() for p in flat)
+    expected = functions.compare(runs, at, grid)
+    for (a, b), values in expected.items():
+        got = [float(r["distance"]) for r in comparison if (r["task_a"], r["task_b"]) == (a, b)]
+        np.testing.assert_array_equal(got, values)
+    summary = json.loads((embedding / "toy_comparison.json").read_text())
+    assert summary["range"] == [grid[0], grid[-1]]
+    integral = next(i["distance"] for i in summary["integrals"] if (i["task_a"], i["task_b"]) == ("a", "b"))
+    assert integral == pytest.approx(np.trapezoid(expected["a", "b"], grid))
+    for name in ("progress.png", "trajectories_compare.png"):
+        assert (folders[0].parent / "plots" / "toy" / name).exists()
+
+
+def test_the_same_input_makes_the_same_bytes(folders, call):
+    made = []
+    for _ in range(2):
+        assert call(INPCA, *folders)[0] == call(TRAJECTORY, *folders)[0] == 0
+        parent = folders[0].parent
+        made.append({p: p.read_bytes() for d in ("embedding", "plots") for p in (parent / d).rglob("*") if p.is_file()})
+    assert len(made[0]) == 11
+    assert made[0] == made[1]
+
+
+def test_places_can_be_set_and_embedding_needs_no_labels(folders, call, tmp_path):
+    (tmp_path / "labels" / "toy_val_labels.npy").rename(tmp_path / "elsewhere.npy")
+    places = ["--results", tmp_path / "r", "--plots", tmp_path / "p"]
+    assert call(INPCA, *folders, *places)[0] == 0
+    assert call(TRAJECTORY, *folders, *places, "--labels", tmp_path / "elsewhere.npy")[0] == 0
+    assert (tmp_path / "r" / "toy_inpca.npz").exists()
+    assert (tmp_path / "p" / "trajectories_compare.png").exists()
+    assert not (tmp_path / "embedding").exists()
+    assert not (tmp_path / "plots").exists()
+
+
+def test_one_of_everything_is_no_error(tmp_path, call):
+    (tmp_path / "labels").mkdir()
+    np.save(tmp_path / "labels" / "toy_val_labels.npy", labels_of())
+    write_published(tmp_path / "toy_a" / "preds_0.h5", trajectory())
+    write_published(tmp_path / "toy_b" / "preds_5.h5", trajectory(1, seed=3))
+    a, b = tmp_path / "toy_a", tmp_path / "toy_b"
+    for folder in (a, b):  # one task, one seed; and one checkpoint
+        assert call(INPCA, folder)[0] == 0
+        status, out, err = call(TRAJECTORY, folder)
+        assert (status, err) == (0, "")
+        assert "no comparison: that takes two runs" in out
+        (row,) = rows(tmp_path / "embedding" / "toy_lengths.csv")
+        assert row["standard_error"] == ""
+        assert float(row["mean"]) == 0 if folder == b else float(row["mean"]) > 0
+    write_published(tmp_path / "toy_a" / "preds_1.h5", trajectory(7, seed=1))
+    status, out, err = call(TRAJECTORY, a, b)
+    assert (status, err) == (0, "")
+    assert "toy_b/preds_5.h5: has one checkpoint" in out
+    pairs = {(r["task_a"], r["task_b"]) for r in rows(tmp_path / "embedding" / "toy_comparison.csv")}
+    assert pairs == {("a", "a")}
+    assert call(INPCA, a, b)[0] == 0
+
+
+def test_more_tasks_than_colours_are_told_apart(tmp_path, call):
+    for task in range(9):
+        write_published(tmp_path / f"toy_task {task}" / "preds_0.h5", trajectory(4, seed=task))
+    assert call(INPCA, *sorted(tmp_path.glob("toy_*")))[0] == 0
+    from info_geometry.plot import looks
+
+    assert len(set(looks(range(28)).values())) == 28
+    assert len(looks(range(40))) == 40
+
+
+# --- what they say of bad input
+
+
+def h5(path, P, name="data"):
+    with h5py.File(path, "w") as file:
+        file[name] = P
+
+
+def spoiled(value):
+    P = trajectory()
+    P[4, 11] = value
+    return P
+
+
+FAULTS = {
+    "a text file": (lambda p: p.write_text("no HDF5"), "preds_1.h5: not a readable HDF5 file"),
+    "a truncated file": (lambda p: p.write_bytes(p.read_bytes()[:3000]), "preds_1.h5: not a readable HDF5 file"),
+    "an empty file": (lambda p: p.write_bytes(b""), "preds_1.h5: not a readable HDF5 file"),
+    "no data": (lambda p: h5(p, trajectory(), "predictions"), "no dataset 'data'; it holds ['predictions']"),
+    "data that is a group": (lambda p: h5(p, trajectory(), "data/inside"), "no dataset 'data'"),
+    "a wrong rank": (lambda p: h5(p, trajectory()[0]), "float64 of shape (60, 5)"),
+    "whole numbers": (lambda p: h5(p, np.zeros((2, 60, 5), int)), "int64 of shape"),
+    "no checkpoints": (lambda p: h5(p, np.zeros((0, 60, 5))), "shape (0, 60, 5)"),
+    "not a number": (lambda p: h5(p, spoiled(np.nan)), "preds_1.h5: data[4, 11] holds a value that is not finite"),
+    "a negative value": (lambda p: h5(p, spoiled([-0.1, 1.1, 0, 0, 0])), "data[4, 11] holds a negative value, -0.1"),
+    "a sum of half": (lambda p: h5(p, spoiled([0.1] * 5)), "data[4, 11] sums to 0.5"),
+    "other samples": (lambda p: h5(p, trajectory(n_samples=50)), "has 50 samples and 5 classes, but"),
+    "other classes": (lambda p: h5(p, trajectory(n_classes=6)), "has 60 samples and 6 classes, but"),
+    "a name without a seed": (lambda p: p.rename(p.with_name("preds_best.h5")), "preds_best.h5: the name must be"),
+    "a seed twice": (lambda p: p.rename(p.with_name("preds_00.h5")), "seed 0 of task a is also in"),
+}
+
+
+@pytest.mark.parametrize("script", [INPCA, TRAJECTORY])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_of_a_prediction_file(folders, refused, script, fault):
+    spoil, sentence = FAULTS[fault]
+    spoil(folders[0] / "preds_1.h5")
+    before = sorted(folders[0].parent.rglob("*"))
+    assert sentence in refused(script, *folders)
+    assert sorted(folders[0].parent.rglob("*")) == before, "nothing is written"
+
+
+@pytest.mark.parametrize("script", [INPCA, TRAJECTORY])
+def test_faults_of_folders(folders, refused, script, tmp_path):
+    assert "toy_c: no such folder" in refused(script, folders[0], tmp_path / "toy_c")
+    (tmp_path / "toy_c").mkdir()
+    assert "toy_c: holds no files preds_<seed>.h5" in refused(script, tmp_path / "toy_c")
+    write_published(tmp_path / "other_a" / "preds_0.h5", trajectory())
+    sentence = refused(script, *folders, tmp_path / "other_a")
+    assert "toy: toy_a, toy_b; other: other_a" in sentence
+    assert "is also in" in refused(script, folders[0], folders[0])
+    assert "not both" in refused(script, folders[0], "--dataset", "toy")
+    assert "no folder never_*" in refused(script, "--dataset", "never")
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (None, "no such file of labels; name one with --labels"),
+        (np.zeros(59, int), "holds int64 (59,); expected 60 whole numbers"),
+        (np.zeros(60), "holds float64 (60,)"),
+        (np.r_[np.zeros(59, int), 5], "label 5 at [59] is outside 0 to 4"),
+        (np.r_[-1, np.zeros(59, int)], "label -1 at [0]"),
+        ("text", "not a readable .npy array"),
+        (np.array([{}] * 60, dtype=object), "not a readable .npy array"),
+    ],
+)
+def test_faults_of_labels(folders, refused, labels, sentence):
+    path = folders[0].parent / "labels" / "toy_val_labels.npy"
+    if labels is None:
+        path.unlink()
+    elif isinstance(labels, str):
+        path.write_text(labels)
+    else:
+        np.save(path, labels)
+    assert sentence in refused(TRAJECTORY, *folders)
+
+
+def test_nothing_to_compare_names_the_run_and_keeps_what_was_measured(folders, call, tmp_path):
+    uniform = np.full((3, 60, 5), 0.2)
+    write_published(tmp_path / "toy_still" / "preds_0.h5", uniform)
+    status, _, err = call(TRAJECTORY, *folders, tmp_path / "toy_still")
+    assert status == 2
+    assert "toy_still/preds_0.h5: its progress, at most 0, does not pass" in err
+    assert len(rows(tmp_path / "embedding" / "toy_lengths.csv")) == 3
+    assert not (tmp_path / "embedding" / "toy_comparison.csv").exists()
+
+
+@pytest.mark.parametrize("script", [INPCA, TRAJECTORY])
+def test_no_room_leaves_nothing_half_written(folders, script):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+
+    before = sorted(folders[0].parent.rglob("*.*"))
+    command = [sys.executable, REPOSITORY / script, *folders]
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
+    assert "File too large" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert sorted(folders[0].parent.rglob("*.*")) == before
+
+
+def test_a_place_that_is_no_folder(folders, call, tmp_path):
+    (tmp_path / "file").write_text("")
+    for script in (INPCA, TRAJECTORY):
+        status, _, err = call(script, *folders, "--results", tmp_path / "file")
+        assert status == 2
+        assert "cannot write" in err
+        assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--dataset", "digit"], "unknown dataset 'digit'; did you mean digits?"),
+        (["--task", "evn"], "unknown task of digits 'evn'; did you mean even?"),
+        (["--task", "mine.json"], "mine.json: no such task file"),
+        (["--arch", "resnet1"], "unknown network 'resnet1'; did you mean resnet1"),
+        (["--arch", "wrn-12-1"], "wrn-12-1: the depth must be"),
+        (["--device", "cuda:7"], "--device cuda:7: not on this machine"),
+        (["--epochs", "0"], "--epochs 0: must be above 0"),
+        (["--lr", "nan"], "--lr nan: must be above 0"),
+        (["--smoothing", "1"], "--smoothing 1.0: must be at least 0 and below 1"),
+        (["--dataset", "imagefolder", "--name", "a_b"], "letters, digits and hyphens"),
+        (["--seed", "-1"], "seeds are whole numbers from 0"),
+        (["--seed", "x"], "invalid int value"),
+    ],
+)
+def test_faults_of_training_options(refused, tmp_path, arguments, sentence):
+    assert sentence in refused(TRAIN, "--checkpoints", tmp_path / "c", *arguments)
+    assert not [p for p in tmp_path.rglob("*") if p.suffix == ".pt"]
+
+
+def test_faults_of_imprinting(refused, tmp_path):
+    checkpoints = ["--checkpoints", tmp_path, "--predictions", tmp_path / "p"]
+    assert "holds no runs of digits" in refused(STORE, *checkpoints)
+    run = tmp_path / "digits_even" / "0"
+    run.mkdir(parents=True)
+    (run / "settings.json").write_text('{"arch": "cnn", "size": [1, 8, 8]}')
+    assert "even/0: holds no checkpoints" in refused(STORE, *checkpoints)
+    assert "did you mean even?" in refused(STORE, *checkpoints, "--task", "eve")
+    assert "task even has no run with seed 1" in refused(STORE, *checkpoints, "--seed", "1")
+    (run / "checkpoint_000.pt").write_text("no checkpoint")
+    assert "checkpoint_000.pt: not a checkpoint" in refused(STORE, *checkpoints)
+    (run / "settings.json").write_text("{}")
+    assert "settings.json: not the settings of a run" in refused(STORE, *checkpoints)
+    assert "needs --arch" in refused(STORE, "--run-folder", run)
+
+
+@pytest.mark.parametrize("script", [INPCA, TRAJECTORY, TRAIN, STORE, STORE.replace("predictions", "labels")])
+def test_help_imports_nothing_heavy(script):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{str(REPOSITORY / script)!r}, '--help']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'sklearn', 'matplotlib', 'plotly', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'imports {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+
+
+def test_geometry_imports_nothing_from_the_learning_side():
+    for path in (REPOSITORY / "info_geometry").glob("*.py"):
+        assert "supervised_imagenet" not in path.read_text()
+
+
+def test_scripts_run_from_any_folder(folders, tmp_path):
+    for command, folder in (
+        (["inpca.py"], REPOSITORY / "info_geometry"),
+        ([REPOSITORY / INPCA], tmp_path),
+        (["-m", "info_geometry.inpca"], tmp_path),
+    ):
+        done = subprocess.run([sys.executable, *command, *folders], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_run_is_not_embedded_without_its_neighbours_faults(folders, call):
+    # what else lies in the folder of predictions does not matter to a picture that does not name it
+    write_published(folders[0].parent / "toy_c" / "preds_0.h5", models(2, 3, 2))
+    assert call(INPCA, *folders)[0] == 0
