@@ -103,7 +103,7 @@ def _page(path, tasks, names, title):
         margin={"l": 0, "r": 0, "b": 0, "t": 50},
     )
     with replacing(path) as partial:
-        figure.write_html(partial, include_plotlyjs=True, div_id="inpca")
+        figure.write_html(partial, include_plotlyjs=True, div_id="inpca", default_height="96vh")
     return path
 
 
