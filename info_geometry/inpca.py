@@ -14,6 +14,7 @@ import json
 import numpy as np
 
 from info_geometry.bhattacharyya import cross, pairwise
+from info_geometry.predictions import Models, add_arguments, chosen
 from info_geometry.script import InputError, replacing, run, shown, versions
 
 
@@ -107,17 +108,15 @@ def _distances(X):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--components", type=int, default=50, help="coordinates kept; figures show three (default: 50)")
-    from info_geometry import predictions
-
-    predictions.add_arguments(parser)
+    add_arguments(parser)
     args = parser.parse_args()
     if args.components < 1:
         parser.error("--components must be 1 or more")
-    trajectories, results, figures = predictions.chosen(args)
+    trajectories, results, figures = chosen(args)
 
     from info_geometry import plot
 
-    models = predictions.Models(trajectories)
+    models = Models(trajectories)
     distances, clipped = pairwise(models, return_clipped=True, desc="distances")
     n_models, n_samples, _ = models.shape
     n_affinities = n_models * (n_models - 1) // 2 * n_samples

@@ -29,8 +29,9 @@ CHUNK_VALUES = 1 << 15  # of float16: 64 KiB, one checkpoint and some samples
 class Trajectory:
     """One run's predictions, (T, N, C), read from disk only where they are sliced.
 
-    Attributes: `path`, `dataset`, `task`, `seed`, `shape`, `dtype`, `record` (what made the file, {} if it does
-    not say) and `epochs` (T,), the checkpoint numbers where the file has no epochs.
+    Attributes: `path`, `dataset`, `task`, `seed`, `shape`, `dtype`, `record` (what made the file, {} if it does not
+    say), `columns` (numbers of each checkpoint that the file holds, {name: (T,)}) and `epochs` (T,), the numbers of
+    the checkpoints where the file has no epochs.
     Raises InputError if the file cannot be read or holds no trajectory.
     """
 
@@ -52,9 +53,13 @@ class Trajectory:
                 )
             self.shape, self.dtype = data.shape, data.dtype
             self.record = _record(file, path)
-            self.epochs = np.arange(len(data), dtype=float)
-            if "epoch" in file and file["epoch"].shape == self.epochs.shape:
-                self.epochs = file["epoch"][:].astype(float)
+            beside = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+            self.columns = {
+                name: item[:]
+                for name, item in beside.items()
+                if item.shape == self.shape[:1] and item.dtype.kind in "fiu"
+            }
+            self.epochs = self.columns.get("epoch", np.arange(len(self))).astype(float)
 
     def __len__(self):
         return self.shape[0]
@@ -74,11 +79,6 @@ class Trajectory:
     def name(self):
         """Folder and file, wherever these are."""
         return f"{self.path.parent.name}/{self.path.name}"
-
-    @property
-    def labels_sha256(self):
-        """Hash of the labels of the predicted samples, or None where the file does not say."""
-        return self.record.get("labels_sha256")
 
 
 class _Reading:
@@ -186,15 +186,15 @@ def read(folders):
 
 
 def _check_comparable(trajectories):
-    first, names = trajectories[0], {}
     datasets = {}
     for t in trajectories:
         datasets.setdefault(t.dataset, set()).add(t.path.parent.name)
     if len(datasets) > 1:
         found = "; ".join(f"{name}: {', '.join(sorted(folders))}" for name, folders in datasets.items())
         raise InputError(f"several datasets cannot share a picture; choose the folders of one of {found}")
+    first, runs, hashes = trajectories[0], {}, {}
     for t in trajectories:
-        twin = names.setdefault((t.task, t.seed), t)
+        twin = runs.setdefault((t.task, t.seed), t)
         if twin is not t:
             raise InputError(f"{shown(t.path)}: seed {t.seed} of task {t.task} is also in {shown(twin.path)}")
         if t.shape[1:] != first.shape[1:]:
@@ -202,9 +202,11 @@ def _check_comparable(trajectories):
                 f"{shown(t.path)}: has {t.shape[1]} samples and {t.shape[2]} classes, but {shown(first.path)} "
                 f"has {first.shape[1]} and {first.shape[2]}"
             )
-        for key in ("labels_sha256", "samples_sha256"):
-            if t.record.get(key, first.record.get(key)) != first.record.get(key, t.record.get(key)):
-                raise InputError(f"{shown(t.path)}: predicts other {key.split('_')[0]} than {shown(first.path)}")
+        for what in ("samples", "labels"):
+            value = t.record.get(f"{what}_sha256")
+            known, other = hashes.setdefault(what, (value, t)) if value else (None, None)
+            if value != known:
+                raise InputError(f"{shown(t.path)}: predicts other {what} than {shown(other.path)}")
 
 
 def square_roots(P, where=None):
@@ -300,7 +302,7 @@ def read_labels(path, trajectories):
         n = outside[0]
         raise InputError(f"{shown(path)}: label {labels[n]} at [{n}] is outside 0 to {n_classes - 1}")
     for t in trajectories:
-        if t.labels_sha256 not in (None, digest(labels)):
+        if t.record.get("labels_sha256", digest(labels)) != digest(labels):
             raise InputError(f"{shown(path)}: not the labels that {shown(t.path)} was made with")
     return labels.astype(np.int64)
 

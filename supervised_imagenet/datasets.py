@@ -162,8 +162,7 @@ def _imagefolder(name, data_dir, size):
         if missing:
             raise InputError(f"{shown(other.root)}: has no class {missing[0]}, which {shown(one.root)} has")
     _check_memory(len(train) + len(val), size, data_dir)
-    train, val = (_decoded(listing, size) for listing in (train, val))
-    return Dataset(name, _listing(data_dir / "train").classes, train, val, augmented=True)
+    return Dataset(name, train.classes, _decoded(train, size), _decoded(val, size), augmented=True)
 
 
 def _listing(folder):

@@ -12,9 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-import h5py
-
-from info_geometry.predictions import PREDICTIONS, Writer, digest
+from info_geometry.predictions import PREDICTIONS, Trajectory, Writer, digest
 from info_geometry.script import InputError, replacing, run, shown, unknown, versions
 from supervised_imagenet import datasets
 
@@ -175,11 +173,9 @@ def imprint_run(folder, path, record, dataset, val, train, folds, args):
 def store_metrics(folder):
     """What each run's file says of its checkpoints, as `metrics.json` beside it: {seed: [{...}, ...]}."""
     metrics = {}
-    for path in sorted(folder.glob("preds_*.h5"), key=lambda p: int(p.stem.removeprefix("preds_"))):
-        with h5py.File(path) as file:
-            columns = {k: file[k][:].tolist() for k in ("epoch", "step", "accuracy", "cross_entropy")}
-        rows = zip(*columns.values(), strict=True)
-        metrics[path.stem.removeprefix("preds_")] = [dict(zip(columns, row, strict=True)) for row in rows]
+    for t in sorted(map(Trajectory, folder.glob("preds_*.h5")), key=lambda t: t.seed):
+        rows = zip(*(column.tolist() for column in t.columns.values()), strict=True)
+        metrics[str(t.seed)] = [dict(zip(t.columns, row, strict=True)) for row in rows]
     with replacing(folder / "metrics.json") as partial:
         partial.write_text(json.dumps(metrics, indent=1) + "\n")
 
