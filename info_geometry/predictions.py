@@ -82,7 +82,7 @@ class Trajectory:
 
 
 class _Reading:
-    """An HDF5 file opened for reading, whose faults become an InputError that names it."""
+    """An HDF5 file opened for reading; whatever a damaged one leads to becomes an InputError that names it."""
 
     def __init__(self, path):
         self.path = path
@@ -90,13 +90,13 @@ class _Reading:
     def __enter__(self):
         try:
             self.file = h5py.File(self.path, "r")
-        except OSError as error:
+        except Exception as error:
             raise self._fault(error) from error
         return self.file
 
     def __exit__(self, kind, error, traceback):
         self.file.close()
-        if isinstance(error, OSError):
+        if isinstance(error, Exception) and not isinstance(error, InputError):
             raise self._fault(error) from error
 
     def _fault(self, error):
@@ -358,7 +358,7 @@ class Writer:
 
     def _join(self, file):
         if self.n_joined:
-            with _Reading(self.path) as old:
+            with h5py.File(self.path) as old:
                 for name in old:
                     old.copy(name, file)
                     file[name].resize(len(self.ids), axis=0)

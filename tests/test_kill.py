@@ -32,7 +32,7 @@ def killed_again_and_again(command, folder, kills, seconds):
         before = set(files(folder)) if folder.exists() else set()
         process = subprocess.Popen(command, stderr=subprocess.PIPE)
         while process.poll() is None and folder_is_still(folder, before):
-            time.sleep(0.005)
+            time.sleep(0.02)
         time.sleep(rng.uniform(0, seconds))
         if process.poll() is not None:
             assert process.returncode == 0, process.stderr.read().decode()
@@ -97,7 +97,7 @@ def test_the_reader_survives_damaged_files(tmp_path):
     whole = path.read_bytes()
     damage = st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), min_size=1, max_size=8)
 
-    @settings(max_examples=2000, deadline=None)
+    @settings(max_examples=20_000, deadline=None)
     @given(damage, st.integers(0, len(whole)))
     def read(changes, length):
         content = bytearray(whole)
