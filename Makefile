@@ -20,21 +20,23 @@ FOLDERS = $(addprefix predictions/$(DATASET)_,$(TASKS))
 CHECKPOINTS = $(foreach t,$(TASKS),$(addprefix checkpoints/$(DATASET)_$t/,$(SEEDS)))
 PREDICTIONS = $(foreach f,$(FOLDERS),$(SEEDS:%=$f/preds_%.h5))
 LABELS = predictions/labels/$(DATASET)_val_labels.npy
+# one run has nothing to be compared with
+COMPARED = $(filter-out 1,$(words $(PREDICTIONS)))
 EMBEDDING = $(addprefix predictions/embedding/$(DATASET)_,inpca.npz \
-	progress.csv lengths.csv lengths.json comparison.csv comparison.json)
+	progress.csv lengths.csv lengths.json $(if $(COMPARED),comparison.csv comparison.json))
 PLOTS = $(addprefix plots/$(DATASET)/,inpca.html inpca.png explained_stress.png \
-	progress.png trajectories_compare.png)
+	progress.png $(if $(COMPARED),trajectories_compare.png))
 
 picture: $(EMBEDDING) $(PLOTS)
 	@printf '\nThe picture of %s:\n' $(DATASET)
 	@printf '  %s\n' $(FOLDERS) $(EMBEDDING) $(PLOTS)
 
-$(PREDICTIONS) $(LABELS) &: | .venv/ready known-dataset
+$(PREDICTIONS) $(LABELS) &: | known-dataset .venv/ready
 	$(VENV) supervised_imagenet/01_training/train.py --dataset $(DATASET) --data-dir $(DATA_DIR) --task $(TASKS) --seed $(SEEDS)
 	$(VENV) supervised_imagenet/02_imprinting/store_labels.py --dataset $(DATASET) --data-dir $(DATA_DIR)
 	$(VENV) supervised_imagenet/02_imprinting/store_predictions.py --dataset $(DATASET) --data-dir $(DATA_DIR) --task $(TASKS) --seed $(SEEDS)
 
-$(EMBEDDING) $(PLOTS) &: $(PREDICTIONS) $(LABELS) $(wildcard info_geometry/*.py) | .venv/ready known-dataset
+$(EMBEDDING) $(PLOTS) &: $(PREDICTIONS) $(LABELS) $(wildcard info_geometry/*.py) | known-dataset .venv/ready
 	$(VENV) info_geometry/inpca.py $(FOLDERS)
 	$(VENV) info_geometry/trajectory.py $(FOLDERS)
 
@@ -50,12 +52,13 @@ test-all: .venv/ready
 
 clean: known-dataset
 	rm -rf $(CHECKPOINTS) plots/$(DATASET)
+	rm -rf $(FOLDERS:=/.preds_*) $(FOLDERS:=/.metrics*) predictions/embedding/.$(DATASET)_*
 	rm -f $(PREDICTIONS) $(FOLDERS:=/metrics.json) $(LABELS) $(EMBEDDING)
 	-@rmdir $(addprefix checkpoints/$(DATASET)_,$(TASKS)) $(FOLDERS) \
 		checkpoints predictions/labels predictions/embedding 2>/dev/null || true
 
 known-dataset:
-	@test -n "$(TASKS)" || { echo 'unknown DATASET=$(DATASET); known are digits, cifar10, cifar100, or name TASKS="..." too' >&2; exit 2; }
+	@test -n "$(TASKS)" || { echo 'unknown DATASET=$(DATASET); known are digits, cifar10, cifar100' >&2; exit 2; }
 
 .venv/ready: pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo '$(PYTHON) is missing; on Debian and Ubuntu: sudo apt install python3 python3-venv' >&2; exit 2; }

@@ -6,6 +6,8 @@ space of typical learnable tasks" (arXiv 2210.17011). Models are stacks of shape
 Computed in float64. Predictions stored in float16 carry a noise of about 1e-8 in d_B.
 """
 
+import warnings
+
 import numpy as np
 
 from info_geometry.predictions import sample_blocks
@@ -16,14 +18,17 @@ TILE = 128  # models on a side: the affinities of a tile for PRODUCT samples sta
 PRODUCT = 16  # affinities multiplied before one logarithm is taken; 1e-6 to the 16th is far from underflow
 
 
-def pairwise(P, *, floor=FLOOR, return_clipped=False, desc=None):
+class FloorWarning(UserWarning):
+    """Says how many affinities were below the floor: models that share nothing on a sample."""
+
+
+def pairwise(P, *, floor=FLOOR, desc=None):
     """Distances between all models of one stack.
 
     Parameters
     ----------
     P : (M, N, C) probabilities
-    floor : affinities below it count as the floor
-    return_clipped : also return the number of the M N (M - 1) / 2 affinities that were below the floor
+    floor : affinities below it count as the floor; a FloorWarning says how many did
     desc : name of a progress bar; none is drawn without it
 
     Returns
@@ -39,50 +44,66 @@ def pairwise(P, *, floor=FLOOR, return_clipped=False, desc=None):
         for i in range(0, n_models, TILE):
             for j in range(i, n_models, TILE):
                 clipped += _subtract_logs(total[i : i + TILE, j : j + TILE], roots, roots, i, j, floor)
+    warn_of_floor(clipped, n_models * (n_models - 1) // 2 * n_samples, floor)
     upper = np.triu(_per_sample(total, n_samples), k=1)
-    distances = upper + upper.T
-    return (distances, clipped) if return_clipped else distances
+    return upper + upper.T
 
 
 def cross(P, Q, *, floor=FLOOR, desc=None):
     """Distances (M, K) between the models of two stacks P (M, N, C) and Q (K, N, C); see `pairwise`."""
     n_samples = _shape(P)[1]
-    total = np.zeros((P.shape[0], _shape(Q)[0]))
+    total, clipped = np.zeros((P.shape[0], _shape(Q)[0])), 0
     for roots_p, roots_q in sample_blocks(P, Q, desc=desc):
         roots_p, roots_q = (np.ascontiguousarray(r.swapaxes(0, 1)) for r in (roots_p, roots_q))
         for i in range(0, total.shape[0], TILE):
             for j in range(0, total.shape[1], TILE):
-                _subtract_logs(total[i : i + TILE, j : j + TILE], roots_p, roots_q, i, j, floor)
+                clipped += _subtract_logs(total[i : i + TILE, j : j + TILE], roots_p, roots_q, i, j, floor)
+    warn_of_floor(clipped, total.size * n_samples, floor)
     return _per_sample(total, n_samples)
 
 
 def aligned(P, Q, *, floor=FLOOR):
     """Distances (M,) of P[i] to Q[i], both (M, N, C): exact in relative terms too, however near they are."""
-    total = np.zeros(_shape(P)[0])
-    if P.shape != Q.shape:
+    if _shape(P) != _shape(Q):
         raise ValueError(f"expected two stacks of one shape, got {P.shape} and {Q.shape}")
-    for roots_p, roots_q in sample_blocks(P, Q):
-        total += distances_of_roots(roots_p, roots_q, floor).sum(axis=-1)
-    return total / P.shape[1]
+    return _along_samples(sample_blocks(P, Q), P.shape[0], P.shape[1], floor)
 
 
 def steps(P, *, floor=FLOOR):
     """Distances (T - 1,) between consecutive checkpoints of a trajectory (T, N, C), as exact as `aligned`."""
-    total = np.zeros(_shape(P)[0] - 1)
-    for (roots,) in sample_blocks(P):
-        total += distances_of_roots(roots[:-1], roots[1:], floor).sum(axis=-1)
-    return total / P.shape[1]
+    n_models, n_samples, _ = _shape(P)
+    pairs = ((roots[:-1], roots[1:]) for (roots,) in sample_blocks(P))
+    return _along_samples(pairs, n_models - 1, n_samples, floor)
+
+
+def _along_samples(pairs, n_models, n_samples, floor):
+    total, clipped = np.zeros(n_models), 0
+    for roots_p, roots_q in pairs:
+        distances, below = distances_of_roots(roots_p, roots_q, floor)
+        total += distances.sum(axis=-1)
+        clipped += below
+    warn_of_floor(clipped, n_models * n_samples, floor)
+    return total / n_samples
 
 
 def distances_of_roots(r, s, floor=FLOOR):
-    """Distance on each sample's sphere, (..., N), between unit vectors r and s (..., N, C).
+    """Distance on each sample's sphere, (..., N), between unit vectors r and s (..., N, C), and the number of
+    affinities below the floor.
 
     The affinity is 1 - h with h = |r - s|^2 / 2, which keeps the digits of near models; far from each other,
     where 1 - h would lose those of the affinity, it is computed itself.
     """
     h = np.square(r - s).sum(axis=-1) / 2
-    affinity = np.maximum(np.einsum("...c,...c->...", r, s), floor)
-    return np.where(h <= 0.5, -np.log1p(-np.minimum(h, 0.5)), -np.log(affinity))
+    affinity = np.einsum("...c,...c->...", r, s)
+    distances = np.where(h <= 0.5, -np.log1p(-np.minimum(h, 0.5)), -np.log(np.maximum(affinity, floor)))
+    return distances, np.count_nonzero(affinity < floor)
+
+
+def warn_of_floor(clipped, n_affinities, floor=FLOOR):
+    """A FloorWarning, if any affinities were below the floor."""
+    if clipped:
+        text = f"{clipped} of {n_affinities} affinities were below the floor of {floor:g} and count as that"
+        warnings.warn(text, FloorWarning, stacklevel=3)
 
 
 def _shape(P):

@@ -91,7 +91,7 @@ def _nearest(a, b, g):
     """The t in [0, 1] that minimises f(t) = -mean_n log([a sin((1 - t) g) + b sin(t g)] / sin g), for each row.
 
     a, b : (T, N) affinities with the two ends; g : angle or angles (N,) between these. f is convex, being minus
-    the log of sinusoids that are not negative: f'' = mean g^2 (1 + (u'/u)^2) with u = the argument of the log.
+    the log of sinusoids that are not negative: f'' = mean [g^2 + (u'/u)^2] with u the argument of the log.
     Newton steps, and bisection where they leave the bracket that the signs of f' have left.
     """
     informative = (g > 0) & ((a > 0) | (b > 0))

@@ -35,6 +35,7 @@ class InPCA:
     ----------
     embedding_ : (M, k) coordinates of the fitted models
     eigenvalues_ : (k,), those of imaginary coordinates negative
+    imaginary_ : (k,), whether a coordinate is imaginary
     explained_stress_ : (k,), of the first 1, 2, ... k coordinates, 1 - sqrt(1 - sum_{i<=k} lambda_i^2 / |W|^2)
     """
 
@@ -46,6 +47,7 @@ class InPCA:
 
         Raises InputError (a ValueError) unless distances are finite, symmetric and zero from a model to itself.
         """
+        X = X if hasattr(X, "shape") else np.asarray(X)
         self.models_ = X if len(X.shape) == 3 else None
         D = _distances(X) if self.models_ is None else pairwise(X)
         size = len(D) if self.n_components is None else min(self.n_components, len(D))
@@ -57,8 +59,9 @@ class InPCA:
         vectors = vectors[:, order]
         vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(size)])
         # what rounding leaves of a zero eigenvalue is no coordinate
-        self.real_ = np.abs(self.eigenvalues_) > len(D) * np.finfo(float).eps * np.abs(values).max()
-        self.embedding_ = vectors * np.sqrt(np.where(self.real_, np.abs(self.eigenvalues_), 0))
+        self.nonzero_ = np.abs(self.eigenvalues_) > len(D) * np.finfo(float).eps * np.abs(values).max()
+        self.imaginary_ = self.nonzero_ & (self.eigenvalues_ < 0)
+        self.embedding_ = vectors * np.sqrt(np.where(self.nonzero_, np.abs(self.eigenvalues_), 0))
         self.explained_stress_ = explained_stress(values, self.eigenvalues_)
         return self
 
@@ -73,6 +76,7 @@ class InPCA:
         With d the distances of a new model, b_i = -(d_i - mean d - mean_j D_ij + mean D) / 2 and
         x_k = sum_i b_i v_ik / (sign(lambda_k) sqrt|lambda_k|).
         """
+        X = X if hasattr(X, "shape") else np.asarray(X)
         if len(X.shape) == 3:
             if self.models_ is None:
                 raise ValueError("fitted on distances: transform takes distances (K, M) to the fitted models")
@@ -81,7 +85,7 @@ class InPCA:
         if d.ndim != 2 or d.shape[1] != len(self.embedding_) or not np.isfinite(d).all():
             raise InputError(f"expected finite distances (K, {len(self.embedding_)}), got shape {d.shape}")
         b = -(d - d.mean(axis=1, keepdims=True) - self.column_means_ + self.column_means_.mean()) / 2
-        scale = np.divide(1, self.eigenvalues_, out=np.zeros(len(self.eigenvalues_)), where=self.real_)
+        scale = np.divide(1, self.eigenvalues_, out=np.zeros(len(self.eigenvalues_)), where=self.nonzero_)
         return b @ self.embedding_ * scale
 
 
@@ -117,17 +121,12 @@ def main():
     from info_geometry import plot
 
     models = Models(trajectories)
-    distances, clipped = pairwise(models, return_clipped=True, desc="distances")
-    n_models, n_samples, _ = models.shape
-    n_affinities = n_models * (n_models - 1) // 2 * n_samples
-    print(f"{n_models} models of {len(trajectories)} runs, {n_samples} samples")
-    if clipped:
-        print(f"{clipped} of {n_affinities} affinities were below the floor of 1e-6 and count as that")
+    distances = pairwise(models, desc="distances")
+    print(f"{len(models)} models of {len(trajectories)} runs, {models.shape[1]} samples")
     inpca = InPCA(args.components).fit(distances)
     for k in (1, 2, 3, 5, 10, 50):
         if k <= len(inpca.eigenvalues_):
-            value = inpca.eigenvalues_[k - 1]
-            kind = "imaginary" if value < 0 else "real"
+            kind = "imaginary" if inpca.imaginary_[k - 1] else "real"
             stress = inpca.explained_stress_[k - 1]
             print(f"explained stress of {k:2} coordinates: {100 * stress:6.2f}%   (number {k} is {kind})")
     dataset = trajectories[0].dataset

@@ -43,7 +43,8 @@ def inpca_figures(folder, dataset, inpca, trajectories):
     """Write inpca.html, inpca.png and explained_stress.png to `folder`; yield their paths."""
     coordinates = inpca.embedding_[:, :3]
     coordinates = np.pad(coordinates, ((0, 0), (0, 3 - coordinates.shape[1])))
-    names = [_coordinate(inpca.eigenvalues_, i) for i in range(3)]
+    imaginary = [*inpca.imaginary_[:3], False, False]
+    names = [f"InPCA {i + 1}, imaginary" if imaginary[i] else f"InPCA {i + 1}" for i in range(3)]
     stress = inpca.explained_stress_[:3][-1]
     title = f"{dataset}: {len(coordinates)} models, {100 * stress:.1f}% of the stress in three dimensions"
     ends = np.cumsum([len(t) for t in trajectories])
@@ -53,11 +54,6 @@ def inpca_figures(folder, dataset, inpca, trajectories):
     yield _page(folder / "inpca.html", tasks, names, title)
     yield _picture(folder / "inpca.png", tasks, names, title)
     yield _stress(folder / "explained_stress.png", inpca)
-
-
-def _coordinate(eigenvalues, i):
-    imaginary = ", imaginary" if i < len(eigenvalues) and eigenvalues[i] < 0 else ""
-    return f"InPCA {i + 1}{imaginary}"
 
 
 def _seed_mean(runs):
@@ -74,7 +70,7 @@ def _page(path, tasks, names, title):
         runs = tasks[task]
         x, y, z = np.concatenate([x for _, x in runs]).T
         hover = [
-            f"{task}, seed {t.seed}<br>checkpoint {i}, epoch {epoch:.4g}"
+            f"{task}, seed {t.seed}<br>checkpoint {i}" + f", epoch {epoch:.4g}" * ("epoch" in t.columns)
             for t, _ in runs
             for i, epoch in enumerate(t.epochs)
         ]
@@ -130,7 +126,7 @@ def _stress(path, inpca):
         panel = figure.subplots()
         stress = 100 * inpca.explained_stress_
         k = np.arange(1, len(stress) + 1)
-        real = inpca.eigenvalues_ > 0
+        real = ~inpca.imaginary_
         panel.plot(k, stress, color="#999999", zorder=1)
         panel.scatter(k[real], stress[real], s=12, color=COLOURS[0], label="real coordinate")
         if not real.all():
@@ -160,13 +156,14 @@ def progress_figure(path, tasks, progress):
         # most of the way is made in the first epochs
         panel.set_xscale("symlog", linthresh=1)
         panel.xaxis.set_major_formatter("{x:.0f}")
-        panel.set(xlabel="epoch", ylabel="progress", xlim=(0, None), ylim=(0, 1))
+        known = all("epoch" in t.columns for t in progress)
+        panel.set(xlabel="epoch" if known else "checkpoint", ylabel="progress", xlim=(0, None), ylim=(0, 1))
         figure.legend(loc="outside right center", title="task")
         return _save(figure, path)
 
 
 def comparison_figure(path, tasks, grid, distances):
-    """Distance against progress, a panel for each task: to the other tasks, and dashed between its seeds.
+    """Distance against progress, a panel for each task: to the other tasks, and dotted between its seeds.
 
     `tasks` are all tasks, those without distances too, so that colours stay.
     """
@@ -178,7 +175,7 @@ def comparison_figure(path, tasks, grid, distances):
         figure = Figure((PAGE, 0.4 + 1.7 * rows))
         panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
         handles = {}
-        for panel, task in zip(panels, shown, strict=False):
+        for task, panel in zip(shown, panels, strict=False):
             for pair, values in distances.items():
                 if task not in pair:
                     continue

@@ -9,6 +9,7 @@ of its weights), and in the attribute `record` (JSON) what made them; foreign fi
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -18,7 +19,7 @@ import hdf5plugin  # registers LZ4: without it files open but cannot be read
 import numpy as np
 from tqdm import tqdm
 
-from info_geometry.script import REPOSITORY, InputError, replacing, shown
+from info_geometry.script import REPOSITORY, InputError, replacing, shown, unknown
 
 PREDICTIONS = REPOSITORY / "predictions"
 ROW_SUM_TOLERANCE = 1e-2  # rows of float16 or rounded probabilities stay well within; more is not rounding
@@ -139,6 +140,7 @@ def add_arguments(parser):
     """The options of scripts that read predictions: which, and where results and figures go."""
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="<dataset>_<task>")
     parser.add_argument("--dataset", help="without folders: all of this dataset in the repository's predictions/")
+    parser.add_argument("--force", action="store_true", help="compare even what was imprinted by different rules")
     parser.add_argument("--results", type=Path, help="(default: embedding/ beside the folders)")
     parser.add_argument(
         "--plots",
@@ -151,48 +153,51 @@ def chosen(args):
     """What the options choose (see `add_arguments`): trajectories, folder of results and folder of figures."""
     if args.folders and args.dataset:
         raise InputError("name folders, or a dataset with --dataset, not both")
-    trajectories = read(args.folders or folders_of(args.dataset))
+    trajectories = read(args.folders or folders_of(args.dataset), args.force)
     parent = trajectories[0].path.parent.parent
     results = args.results or parent / "embedding"
-    plots = (REPOSITORY if parent == PREDICTIONS.resolve() else results.parent) / "plots"
+    plots = (REPOSITORY if parent.resolve() == PREDICTIONS.resolve() else results.parent) / "plots"
     return trajectories, results, args.plots or plots / trajectories[0].dataset
 
 
 def folders_of(dataset=None, root=PREDICTIONS):
     """The prediction folders `<dataset>_<task>` below `root`, sorted; all datasets' where `dataset` is None."""
-    names = f"{dataset}_*" if dataset else "*_*"
-    folders = sorted(f for f in Path(root).glob(names) if any(f.glob("preds_*.h5")))
+    folders = sorted(folder for folder in Path(root).glob("*_*") if any(folder.glob("preds_*.h5")))
     if not folders:
-        raise InputError(f"{shown(root)}: holds no folder {names} with files preds_<seed>.h5")
-    return folders
+        raise InputError(f"{shown(root)}: holds no folders <dataset>_<task> with files preds_<seed>.h5")
+    known = {folder.name.partition("_")[0] for folder in folders}
+    if dataset and dataset not in known:
+        raise unknown(f"dataset in {shown(root)}:", dataset, sorted(known))
+    return [folder for folder in folders if dataset in (None, folder.name.partition("_")[0])]
 
 
-def read(folders):
+def read(folders, force=False):
     """The trajectories in prediction folders, in the order of `folders`, then by seed.
 
-    Raises InputError if a folder is missing or empty, if datasets are mixed, if two runs have one name, or if
-    number of samples, number of classes or labels differ.
+    Raises InputError if a folder is missing or empty, if datasets are mixed, if two runs have one name, or if number
+    of samples, number of classes, samples, labels or, unless `force`, rules of imprinting differ.
     """
     trajectories = []
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise InputError(f"{shown(folder)}: no such folder of predictions")
-        files = list(folder.resolve().glob("preds_*.h5"))
+        # absolute, but with the names that were given: a link may be called <dataset>_<task>
+        files = list(Path(os.path.abspath(folder)).glob("preds_*.h5"))
         if not files:
             raise InputError(f"{shown(folder)}: holds no files preds_<seed>.h5")
         trajectories += sorted(map(Trajectory, files), key=lambda t: t.seed)
-    _check_comparable(trajectories)
+    _check_comparable(trajectories, force)
     return trajectories
 
 
-def _check_comparable(trajectories):
+def _check_comparable(trajectories, force):
     datasets = {}
     for t in trajectories:
         datasets.setdefault(t.dataset, set()).add(t.path.parent.name)
     if len(datasets) > 1:
         found = "; ".join(f"{name}: {', '.join(sorted(folders))}" for name, folders in datasets.items())
         raise InputError(f"several datasets cannot share a picture; choose the folders of one of {found}")
-    first, runs, hashes = trajectories[0], {}, {}
+    first, runs, known = trajectories[0], {}, {}
     for t in trajectories:
         twin = runs.setdefault((t.task, t.seed), t)
         if twin is not t:
@@ -202,11 +207,16 @@ def _check_comparable(trajectories):
                 f"{shown(t.path)}: has {t.shape[1]} samples and {t.shape[2]} classes, but {shown(first.path)} "
                 f"has {first.shape[1]} and {first.shape[2]}"
             )
-        for what in ("samples", "labels"):
-            value = t.record.get(f"{what}_sha256")
-            known, other = hashes.setdefault(what, (value, t)) if value else (None, None)
-            if value != known:
-                raise InputError(f"{shown(t.path)}: predicts other {what} than {shown(other.path)}")
+        for key, fault in (
+            ("samples_sha256", "predicts other samples than {}"),
+            ("labels_sha256", "predicts other labels than {}"),
+            ("imprinting", "was imprinted by another rule than {}; --force compares them all the same"),
+        ):
+            if key not in t.record or (force and key == "imprinting"):
+                continue
+            value, other = known.setdefault(key, (t.record[key], t))
+            if t.record[key] != value:
+                raise InputError(f"{shown(t.path)}: {fault.format(shown(other.path))}")
 
 
 def square_roots(P, where=None):
@@ -233,11 +243,13 @@ def square_roots(P, where=None):
     return np.sqrt(p / total)
 
 
-def sample_blocks(*stacks, desc=None):
+def sample_blocks(*stacks, beside=0, desc=None):
     """Yield the square roots of stacks (M, N, C), all with the same N and C, block of samples by block.
 
     A stack is an array, a `Trajectory` or `Models`. Each step yields a list with one (M, B, C) array a stack, in
-    float64; B is such that they take a quarter of a gigabyte, whatever N is. `desc` names a progress bar.
+    float64; B is such that these and `beside` more models that the caller makes of them take a quarter of a gigabyte,
+    whatever N is (and what is made on the way to them, some three times as much).
+    `desc` names a progress bar.
     """
     shapes = [stack.shape for stack in stacks]
     for shape in shapes:
@@ -246,7 +258,7 @@ def sample_blocks(*stacks, desc=None):
         if shape[1:] != shapes[0][1:] or 0 in shape:
             raise InputError(f"expected non-empty stacks over the same samples and classes, got shapes {shapes}")
     n_samples, n_classes = shapes[0][1:]
-    size = max(1, BLOCK_BYTES // (8 * n_classes * sum(shape[0] for shape in shapes)))
+    size = max(1, BLOCK_BYTES // (8 * n_classes * (beside + sum(shape[0] for shape in shapes))))
     chunk = chunk_samples(n_classes)
     size = size // chunk * chunk or size
     starts = range(0, n_samples, size)
@@ -292,7 +304,7 @@ def read_labels(path, trajectories):
         raise InputError(f"{shown(path)}: no such file of labels; name one with --labels")
     try:
         labels = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # whatever the bytes of a file that is no array may lead to
         raise InputError(f"{shown(path)}: not a readable .npy array ({error})") from error
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.shape != (n_samples,):
         found = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else "several arrays"
@@ -317,32 +329,40 @@ class Writer:
     """
 
     def __init__(self, path, record, overwrite=False):
-        self.path, self.record = Path(path), record
+        self.path, self.record = Path(path), json.loads(json.dumps(record))
         self.parts = self.path.with_name(f".{self.path.stem}.parts")
+        self.settings = self.parts / "record.json"
         self.ids = []
-        if overwrite:
-            shutil.rmtree(self.parts, ignore_errors=True)
-        elif self.path.exists():
-            _check_record(Trajectory(self.path).record, record, self.path)
+        if self.path.exists() and self._made_so(self.path, lambda: Trajectory(self.path).record, overwrite):
             with _Reading(self.path) as file:
                 self.ids = [str(i) for i in file["id"].asstr()[:]]
         self.n_joined = len(self.ids)
-        settings = self.parts / "record.json"
-        if settings.exists():
-            _check_record(json.loads(settings.read_text()), record, self.parts)
+        if self.settings.exists() and self._made_so(self.parts, lambda: _json(self.settings), overwrite):
             while (part := self._part(len(self.ids))).exists():
                 with np.load(part, allow_pickle=False) as arrays:
                     self.ids.append(str(arrays["id"]))
+        else:
+            shutil.rmtree(self.parts, ignore_errors=True)
+
+    def _made_so(self, path, read, overwrite):
+        """Whether what is at `path` was made by this record; an error if it was not, unless it may go."""
+        try:
+            differ = differing(read(), self.record)
+        except InputError:
+            if overwrite:
+                return False
+            raise
+        if differ and not overwrite:
+            raise InputError(f"{shown(path)}: made with other settings ({differ}); --overwrite makes it anew")
+        return not differ
 
     def _part(self, index):
         return self.parts / f"{index:05d}.npz"
 
     def append(self, predictions, id, **scalars):
         """Store predictions (N, C) of the next checkpoint, with numbers such as epoch=, accuracy=."""
-        settings = self.parts / "record.json"
-        if not settings.exists():
-            shutil.rmtree(self.parts, ignore_errors=True)
-            with replacing(settings) as partial:
+        if not self.settings.exists():
+            with replacing(self.settings) as partial:
                 partial.write_text(json.dumps(self.record))
         with replacing(self._part(len(self.ids))) as partial:
             np.savez(partial, data=predictions.astype(np.float16), id=np.array(id), **scalars)
@@ -351,10 +371,17 @@ class Writer:
     def finish(self):
         """Join what is new to the file under the final name; without anything new, do nothing."""
         if len(self.ids) > self.n_joined:
-            with replacing(self.path) as partial, h5py.File(partial, "w") as file:
-                self._join(file)
+            with replacing(self.path) as partial:
+                _reserve(partial, self._largest_size())
+                with h5py.File(partial, "w") as file:
+                    self._join(file)
         self.n_joined = len(self.ids)
         shutil.rmtree(self.parts, ignore_errors=True)
+
+    def _largest_size(self):
+        """Bytes that suffice for the joined file, were nothing to be compressed."""
+        part = self._part(len(self.ids) - 1).stat().st_size
+        return int(1.02 * part * len(self.ids)) + (1 << 16)
 
     def _join(self, file):
         if self.n_joined:
@@ -381,14 +408,24 @@ def _create(file, name, value, length):
     file.create_dataset(name, (length, *value.shape), dtype, maxshape=(None, *value.shape), chunks=chunks, **filters)
 
 
-def _check_record(found, wanted, path):
-    differ = differing(found, json.loads(json.dumps(wanted)))
-    if differ:
-        raise InputError(f"{shown(path)}: made with other settings ({differ}); --overwrite makes it anew")
+def _reserve(path, size):
+    """Fail now if there is no room: HDF5 cannot close a file that it cannot write, and takes the process down."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def _json(path):
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{shown(path)}: not readable ({error}); --overwrite makes it anew") from error
 
 
 def differing(found, wanted):
     """One line naming the settings in which two records differ, but for the versions; empty if in none."""
+    if not isinstance(found, dict):
+        return f"{type(found).__name__} there"
     found, wanted = _flat(found), _flat(wanted)
     keys = [k for k in sorted(found.keys() | wanted.keys()) if found.get(k) != wanted.get(k)]
     keys = [k for k in keys if "versions" not in k.split(".")]

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+import warnings
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -17,7 +18,7 @@ class InputError(ValueError):
 
 def unknown(kind, name, known):
     """The InputError for a name that is not in `known`, with the nearest ones that are."""
-    known = list(known)
+    known = list(dict.fromkeys(known))
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known[:12])}"
     return InputError(f"unknown {kind} {name!r}; {hint}")
@@ -26,8 +27,12 @@ def unknown(kind, name, known):
 def run(main):
     """Run a script's main function and exit: status 2 and one sentence for bad input, 130 when stopped."""
     name = Path(sys.argv[0]).name
+    warnings.formatwarning = lambda message, *_, **__: f"{name}: {message}\n"
     try:
         main()
+    except BrokenPipeError:  # whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except InputError as error:
         sys.exit(_say(f"{name}: {error}", status=2))
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ on square roots of probabilities.
 """
 
 import argparse
+import contextlib
 import csv
 import itertools
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from info_geometry import geodesic
-from info_geometry.bhattacharyya import distances_of_roots, steps
+from info_geometry.bhattacharyya import distances_of_roots, steps, warn_of_floor
 from info_geometry.predictions import (
     add_arguments,
     chosen,
@@ -56,7 +57,7 @@ def reindex(P, progress, grid):
 
     Raises InputError (a ValueError) for values at which the trajectory is not defined.
     """
-    progress, grid = np.asarray(progress, dtype=float), np.asarray(grid, dtype=float)
+    progress, grid = np.asarray(progress, dtype=float), np.atleast_1d(np.asarray(grid, dtype=float))
     if progress.shape != (P.shape[0],):
         raise InputError(f"expected the progress of {P.shape[0]} checkpoints, got shape {progress.shape}")
     return np.concatenate([_reindexed(r, progress, grid) ** 2 for (r,) in sample_blocks(P)], axis=1)
@@ -134,8 +135,17 @@ def compare(tasks, progress, grid, mean="arithmetic", desc=None):
     pairs = list(itertools.combinations_with_replacement(tasks, 2))
     pairs = [(a, b) for a, b in pairs if a != b or len(tasks[a]) > 1]
     total = {pair: np.zeros(len(grid)) for pair in pairs}
+    clipped = measured = 0
+
+    def add(pair, r, s, weight=1.0):
+        nonlocal clipped, measured
+        distances, below = distances_of_roots(r, s)
+        total[pair] += distances.sum(axis=-1) * weight
+        clipped, measured = clipped + below, measured + distances.size
+
     runs = [run for task in tasks for run in tasks[task]]
-    for blocks in sample_blocks(*runs, desc=desc):
+    beside = len(grid) * (len(tasks) + 2 * max(map(len, tasks.values())))
+    for blocks in sample_blocks(*runs, beside=beside, desc=desc):
         blocks = iter(blocks)
         means = {}
         for task in tasks:
@@ -143,10 +153,11 @@ def compare(tasks, progress, grid, mean="arithmetic", desc=None):
             means[task] = mean_of_roots(at, mean)
             seeds = list(itertools.combinations(at, 2))
             for r, s in seeds:
-                total[task, task] += distances_of_roots(r, s).sum(axis=-1) / len(seeds)
+                add((task, task), r, s, 1 / len(seeds))
         for a, b in pairs:
             if a != b:
-                total[a, b] += distances_of_roots(means[a], means[b]).sum(axis=-1)
+                add((a, b), means[a], means[b])
+    warn_of_floor(clipped, measured)
     return {pair: value / runs[0].shape[1] for pair, value in total.items()}
 
 
@@ -195,6 +206,10 @@ def main():
         "versions": versions("numpy", "h5py"),
     }
     summary = {task: mean_and_error(values) for task, values in lengths.items()}
+    compared_to = [results / f"{dataset}_comparison.{kind}" for kind in ("csv", "json")]
+    for stale in (*compared_to, figures / "trajectories_compare.png"):
+        with contextlib.suppress(OSError):  # a place that cannot be written is named when it is written to
+            stale.unlink()
     print_summary(tasks, measured, summary)
     made = [
         write_csv(
@@ -250,12 +265,12 @@ def main():
     print_integrals(list(moving), integrals, start, end)
     made = [
         write_csv(
-            results / f"{dataset}_comparison.csv",
+            compared_to[0],
             ("task_a", "task_b", "progress", "distance"),
             [(*pair, s, d) for pair, values in distances.items() for s, d in zip(grid, values, strict=True)],
         ),
         write_json(
-            results / f"{dataset}_comparison.json",
+            compared_to[1],
             {
                 "range": [start, end],
                 "integrals": [{"task_a": a, "task_b": b, "distance": d} for (a, b), d in integrals.items()],

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 
-from info_geometry.script import REPOSITORY, InputError, replacing, shown
+from info_geometry.script import InputError, replacing, shown
 from supervised_imagenet import networks
 
-CHECKPOINTS = REPOSITORY / "checkpoints"
 WEIGHTS_KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "weights")
 
 
@@ -39,6 +38,8 @@ def path_of(folder, index):
 
 def listed(folder):
     """The checkpoint files of a run, in the order of the numbers in their names."""
+    if not Path(folder).is_dir():
+        raise InputError(f"{shown(folder)}: no such folder of checkpoints")
     paths = [p for p in Path(folder).iterdir() if p.suffix in (".pt", ".pth") and p.name != "resume.pt"]
     return sorted((p for p in paths if not p.name.startswith(".")), key=_natural)
 
@@ -69,8 +70,11 @@ def load(path):
 
 def sha256(path):
     """The hash of a checkpoint file, by which predictions know what they were made from."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{shown(path)}: not readable ({error.strerror})") from error
 
 
 def weights(content, path):
@@ -81,7 +85,7 @@ def weights(content, path):
             break
         content = inside[0]
     state = content.items() if isinstance(content, dict) else ()
-    state = {_unwrapped(key): value for key, value in state if isinstance(value, torch.Tensor)}
+    state = {_unwrapped(k): v for k, v in state if isinstance(k, str) and isinstance(v, torch.Tensor)}
     if not state:
         raise InputError(f"{shown(path)}: holds no weights, neither as a dict nor under {WEIGHTS_KEYS}")
     return state
@@ -99,9 +103,11 @@ def load_features(network, content, path):
 
     Raises InputError naming the first tensors that do not fit.
     """
-    heads = tuple(f"{name}." for name in networks.classifier_names(network))
-    state = {key: value for key, value in weights(content, path).items() if not key.startswith(heads)}
     wanted = network.state_dict()
+    # without a last layer, timm may leave out what stands around it too, such as a norm
+    heads = {name.partition(".")[0] for name in networks.classifier_names(network)}
+    state = weights(content, path)
+    state = {key: value for key, value in state.items() if key in wanted or key.partition(".")[0] not in heads}
     faults = [f"{key} is missing" for key in wanted if key not in state]
     faults += [f"{key} is not in the network" for key in state if key not in wanted]
     faults += [

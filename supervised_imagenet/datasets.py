@@ -6,8 +6,10 @@
 
 import os
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,16 @@ from info_geometry.script import REPOSITORY, InputError, shown, unknown
 NAMES = ("digits", "cifar10", "cifar100", "imagefolder")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Split:
-    images: np.ndarray  # (N, channels, size, size) uint8
     labels: np.ndarray  # (N,) int64
     ids: list[str]  # what each sample is called, whatever its place in the array
+    decode: Callable[[], np.ndarray]
+
+    @cached_property
+    def images(self):
+        """(N, channels, size, size) uint8, decoded when first asked for."""
+        return self.decode()
 
     def __len__(self):
         return len(self.labels)
@@ -38,8 +45,12 @@ class Dataset:
 
     def statistics(self):
         """Mean and standard deviation of each channel over the training images, for pixels in [0, 1]."""
-        channels = self.train.images.swapaxes(0, 1).reshape(self.train.images.shape[1], -1)
-        counts = np.stack([np.bincount(pixels, minlength=256) for pixels in channels]) / channels.shape[1]
+        images = self.train.images
+        counts = np.zeros((images.shape[1], 256))
+        for start in range(0, len(images), 1000):
+            for channel, count in enumerate(counts):
+                count += np.bincount(images[start : start + 1000, channel].ravel(), minlength=256)
+        counts /= counts[0].sum()
         values = np.arange(256) / 255
         mean = counts @ values
         return mean, np.sqrt(np.maximum(counts @ values**2 - mean**2, 1e-12))
@@ -128,7 +139,7 @@ def _digits():
     digits = load_digits()
     images = np.round(digits.images * 255 / 16).astype(np.uint8)[:, None]
     halves = train_test_split(np.arange(len(images)), train_size=1000, stratify=digits.target, random_state=0)
-    train, val = (Split(images[i], digits.target[i], [str(n) for n in i]) for i in map(np.sort, halves))
+    train, val = (Split(digits.target[i], [str(n) for n in i], lambda i=i: images[i]) for i in map(np.sort, halves))
     return Dataset("digits", [str(d) for d in range(10)], train, val, augmented=False)
 
 
@@ -146,9 +157,9 @@ def _cifar(name, data_dir):
         ) from error
     train, val = (
         Split(
-            np.ascontiguousarray(half.data.transpose(0, 3, 1, 2)),
             np.array(half.targets, dtype=np.int64),
             [str(n) for n in range(len(half.targets))],
+            lambda half=half: np.ascontiguousarray(half.data.transpose(0, 3, 1, 2)),
         )
         for half in halves
     )
@@ -162,7 +173,7 @@ def _imagefolder(name, data_dir, size):
         if missing:
             raise InputError(f"{shown(other.root)}: has no class {missing[0]}, which {shown(one.root)} has")
     _check_memory(len(train) + len(val), size, data_dir)
-    return Dataset(name, train.classes, _decoded(train, size), _decoded(val, size), augmented=True)
+    return Dataset(name, train.classes, _split(train, size), _split(val, size), augmented=True)
 
 
 def _listing(folder):
@@ -170,7 +181,7 @@ def _listing(folder):
 
     try:
         return ImageFolder(folder)
-    except FileNotFoundError as error:
+    except OSError as error:
         raise InputError(f"{shown(folder)}: not a tree of <class>/<image> ({error})") from error
 
 
@@ -184,6 +195,11 @@ def _check_memory(n_images, size, data_dir):
         )
 
 
+def _split(listing, size):
+    ids = [str(Path(path).relative_to(listing.root)) for path, _ in listing.samples]
+    return Split(np.array(listing.targets, dtype=np.int64), ids, lambda: _decoded(listing, size))
+
+
 def _decoded(listing, size):
     images = np.empty((len(listing), 3, size, size), dtype=np.uint8)
 
@@ -194,8 +210,7 @@ def _decoded(listing, size):
         done = pool.map(decode, range(len(listing)))
         for _ in tqdm(done, desc=f"decoding {Path(listing.root).name}", total=len(listing), disable=None):
             pass
-    ids = [str(Path(path).relative_to(listing.root)) for path, _ in listing.samples]
-    return Split(images, np.array(listing.targets, dtype=np.int64), ids)
+    return images
 
 
 def _decode(path, size):

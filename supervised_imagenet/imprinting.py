@@ -14,12 +14,10 @@ import torch.nn.functional as F
 
 from info_geometry.script import InputError
 
-RULES = ("euclidean", "cosine")
-SOURCES = ("crossfit", "val", "train")
 CACHE_BYTES = 1 << 28  # features kept between the two passes; those beyond are computed again
 
 
-def assign_folds(labels, ids, n_folds=10):
+def assign_folds(labels, ids, classes, n_folds=10):
     """Stratified folds (N,) in [0, n_folds) for cross-fitted prototypes, fixed by the samples' ids alone.
 
     Each class is dealt out over the folds in an order that hashes its ids. Raises InputError for a class of one
@@ -28,7 +26,7 @@ def assign_folds(labels, ids, n_folds=10):
     counts = np.bincount(labels)
     smallest = int(np.where(counts > 0, counts, counts.max()).argmin())
     if counts[smallest] < 2:
-        raise InputError(f"class {smallest} has one sample to predict: cross-fitted prototypes need two")
+        raise InputError(f"class {classes[smallest]} has one sample to predict: cross-fitted prototypes need two")
     n_folds = min(n_folds, int(counts[smallest]))
     hashes = np.array([hashlib.sha256(i.encode()).hexdigest() for i in ids])
     folds = np.empty(len(labels), dtype=np.int64)

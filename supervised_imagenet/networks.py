@@ -29,7 +29,23 @@ def create(arch, n_classes, in_channels):
 
     if not timm.is_model(arch):
         raise unknown("network", arch, [*EXAMPLES, *timm.list_models()])
-    return timm.create_model(arch, num_classes=n_classes, in_chans=in_channels)
+    try:
+        return timm.create_model(arch, num_classes=n_classes, in_chans=in_channels)
+    except Exception as error:  # a model may refuse settings in whatever way its authors chose
+        raise InputError(f"--arch {arch}: timm cannot make it for {in_channels} channels ({error})") from error
+
+
+def check(arch, shape):
+    """Raise InputError unless the network `arch` makes features of images of this shape (channels, size, size)."""
+    network = create(arch, 2, shape[0]).eval()
+    try:
+        with torch.inference_mode():
+            found = features(network, torch.zeros(2, *shape))
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"--arch {arch}: takes no images of shape {tuple(shape)} ({reason})") from error
+    if found.ndim != 2 or network.get_classifier() is None:
+        raise InputError(f"--arch {arch}: has no features before a last layer, such as classifiers have")
 
 
 def device(name=None):
@@ -38,6 +54,8 @@ def device(name=None):
     Raises InputError for a device that this machine does not have.
     """
     chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", chosen):
+        raise InputError(f"--device {chosen}: must be cpu, cuda, or cuda:<number>")
     try:
         torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError) as error:

@@ -39,16 +39,24 @@ def names(dataset):
     return sorted({"all", "randomlab"} | {path.stem for path in (FOLDER / dataset).glob("*.json")})
 
 
+def check_name(name, dataset):
+    """Raise InputError for a task that is neither a file nor known, before the dataset is loaded."""
+    if name.endswith(".json"):
+        if not Path(name).is_file():
+            raise InputError(f"{shown(name)}: no such task file")
+    elif name not in names(dataset):
+        raise unknown(f"task of {dataset}", name, names(dataset))
+
+
 def find(name, dataset, class_names):
     """The task called `name`, or in the file `name` if that ends with .json, of a dataset with these classes.
 
     Raises InputError for an unknown name, a file that holds no task, or a class that the dataset lacks.
     """
+    check_name(name, dataset)
     n_classes = len(class_names)
     if name.endswith(".json"):
         return _read(Path(name), dataset, n_classes)
-    if name not in names(dataset):
-        raise unknown(f"task of {dataset}", name, names(dataset))
     if name in ("all", "randomlab"):
         return Task(name, tuple(range(n_classes)), shuffled=name == "randomlab")
     return _read(FOLDER / dataset / f"{name}.json", dataset, n_classes)
@@ -57,8 +65,6 @@ def find(name, dataset, class_names):
 def _read(path, dataset, n_classes):
     try:
         content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{shown(path)}: no such task file") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{shown(path)}: not a readable JSON file ({error})") from error
     labels = content.get("labels") if isinstance(content, dict) else None

@@ -1,6 +1,5 @@
 """What tests share: models and trajectories of known make, prediction folders, and a way to call the scripts."""
 
-import os
 import runpy
 import sys
 from pathlib import Path
@@ -96,6 +95,3 @@ def pytest_collection_modifyitems(items):
     """Formulas first, then files, then what trains networks or starts processes."""
     order = ["geometry", "predictions", "learning", "scripts", "training", "kill"]
     items.sort(key=lambda item: next(i for i, name in enumerate(order) if name in item.path.stem))
-
-
-os.environ.setdefault("OMP_NUM_THREADS", "2")

@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from sklearn.manifold import ClassicalMDS
 
 from info_geometry import bhattacharyya, geodesic, inpca, predictions
-from info_geometry.bhattacharyya import aligned, cross, pairwise, steps
+from info_geometry.bhattacharyya import FloorWarning, aligned, cross, pairwise, steps
 from info_geometry.geodesic import interpolate, progress, progress_between
 from info_geometry.inpca import InPCA
 from info_geometry.script import InputError
@@ -82,11 +82,19 @@ def test_near_models_keep_their_digits(shift):
 
 def test_disjoint_supports_are_clipped_and_counted():
     P = np.eye(3)[[[0, 0], [1, 0], [2, 0]]]  # three models, two samples: on the first they share nothing
-    D, clipped = pairwise(P, return_clipped=True)
-    assert clipped == 3
+    with pytest.warns(FloorWarning, match="3 of 6 affinities were below the floor of 1e-06"):
+        D = pairwise(P)
     np.testing.assert_allclose(D, -np.log(1e-6) / 2 * (1 - np.eye(3)))
-    np.testing.assert_allclose(aligned(P[:1], P[1:2]), -np.log(1e-6) / 2)
-    # as many as the floor is small: no product of affinities underflows
+    with pytest.warns(FloorWarning, match="2 of 6"):
+        np.testing.assert_allclose(cross(P[:1], P), D[:1])
+    with pytest.warns(FloorWarning, match="1 of 2"):
+        np.testing.assert_allclose(aligned(P[:1], P[1:2]), D[0, 1])
+    with pytest.warns(FloorWarning, match="2 of 4"):
+        np.testing.assert_allclose(steps(P), D[0, 1])
+
+
+@pytest.mark.filterwarnings("ignore::info_geometry.bhattacharyya.FloorWarning")
+def test_no_product_of_affinities_underflows():
     P = np.eye(2)[np.stack([np.zeros(400, int), np.ones(400, int)])]
     np.testing.assert_allclose(pairwise(P)[0, 1], -np.log(1e-6))
     np.testing.assert_allclose(pairwise(P, floor=1e-300)[0, 1], -np.log(1e-300))
@@ -236,19 +244,19 @@ def test_length_of_a_geodesic_is_root_half_of_its_fisher_length():
 # The three square roots that published code forgets; each test fails without its square root.
 
 
+NEAR, FAR = np.array([[0.9, 0.1]]), np.array([[0.5, 0.5]])
+APART = -np.log(np.sqrt(0.45) + np.sqrt(0.05))  # their distance; without square roots it is -log(1/2)
+
+
 def test_square_root_in_the_comparison_of_trajectories():
-    uniform = np.full((2, 30, 5), 0.2)
-    uniform[1] = interpolate(uniform[0], np.eye(5)[labels_of(30)], 0.5)
-    same = compare(
-        {"a": [uniform], "b": [uniform]}, {"a": [np.array([0, 1.0])], "b": [np.array([0, 1.0])]}, np.array([0.0])
-    )
-    # without it, the uniform model is -log(sum p q) = log C from itself
-    assert same["a", "b"] == pytest.approx(0, abs=1e-15)
+    tasks = {"a": [np.stack([NEAR, NEAR])], "b": [np.stack([FAR, FAR])]}
+    found = compare(tasks, {"a": [np.array([0, 1.0])], "b": [np.array([0, 1.0])]}, np.array([0, 0.5, 1]))
+    np.testing.assert_allclose(found["a", "b"], APART)
 
 
 def test_square_root_in_the_length():
-    still = np.repeat(models(1), 5, axis=0)
-    assert riemann_length(still) == 0
+    np.testing.assert_allclose(riemann_length(np.stack([NEAR, FAR, NEAR])), 4 * np.sqrt(APART))
+    assert riemann_length(np.stack([FAR, FAR])) == 0
 
 
 def test_square_root_in_the_interpolation():
@@ -257,10 +265,9 @@ def test_square_root_in_the_interpolation():
     P, Q = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
     t = 0.2
     np.testing.assert_allclose(interpolate(P, Q, t), [[np.cos(t * np.pi / 2) ** 2, np.sin(t * np.pi / 2) ** 2]])
-    P, Q = np.array([[0.9, 0.1]]), np.array([[0.5, 0.5]])
-    angle = np.array([np.arctan2(np.sqrt(p[0, 1]), np.sqrt(p[0, 0])) for p in (P, Q)])
+    angle = np.array([np.arctan2(np.sqrt(p[0, 1]), np.sqrt(p[0, 0])) for p in (NEAR, FAR)])
     between = angle[0] + t * (angle[1] - angle[0])
-    np.testing.assert_allclose(interpolate(P, Q, t), [[np.cos(between) ** 2, np.sin(between) ** 2]])
+    np.testing.assert_allclose(interpolate(NEAR, FAR, t), [[np.cos(between) ** 2, np.sin(between) ** 2]])
 
 
 @pytest.mark.parametrize("mean", ["arithmetic", "chordal", "geometric"])
@@ -332,6 +339,7 @@ def test_all_coordinates_give_back_every_distance():
     D = pairwise(models(60, 30, 6, concentration=0.2))
     inpca = InPCA(None).fit(D)
     assert (inpca.eigenvalues_ < -1e-3).any(), "the case is to have imaginary coordinates"
+    assert (inpca.imaginary_ == (inpca.eigenvalues_ < 0))[:50].all()
     assert (np.diff(np.abs(inpca.eigenvalues_)) <= 0).all()
     np.testing.assert_allclose(signed_squares(inpca.embedding_, inpca.eigenvalues_), D, atol=1e-9)
     np.testing.assert_allclose(InPCA(60).fit_transform(D), inpca.embedding_)
@@ -390,6 +398,8 @@ def test_few_and_equal_models():
     two = InPCA(3).fit(np.array([[0, 0.5], [0.5, 0]]))
     np.testing.assert_allclose(two.eigenvalues_, [0.25, 0], atol=1e-15)
     assert np.isfinite(two.embedding_).all()
+    assert not two.imaginary_.any(), "what rounding leaves of zero is no coordinate"
+    assert InPCA(3).fit([[0, 0.5], [0.5, 0]]).embedding_.tolist() == two.embedding_.tolist()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -97,7 +98,11 @@ def test_the_reader_survives_damaged_files(tmp_path):
     whole = path.read_bytes()
     damage = st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), min_size=1, max_size=8)
 
-    @settings(max_examples=20_000, deadline=None)
+    # a damaged size must not take the memory of the machine
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (16 << 30, before[1]))
+
+    @settings(max_examples=20_000, deadline=None, derandomize=True)
     @given(damage, st.integers(0, len(whole)))
     def read(changes, length):
         content = bytearray(whole)
@@ -107,4 +112,7 @@ def test_the_reader_survives_damaged_files(tmp_path):
         with contextlib.suppress(InputError):
             Trajectory(path)[:, :10]
 
-    read()
+    try:
+        read()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

@@ -198,7 +198,8 @@ def test_faults_of_folders(folders, refused, script, tmp_path):
     assert "toy: toy_a, toy_b; other: other_a" in sentence
     assert "is also in" in refused(script, folders[0], folders[0])
     assert "not both" in refused(script, folders[0], "--dataset", "toy")
-    assert "no folder never_*" in refused(script, "--dataset", "never")
+    missing = refused(script, "--dataset", "/never")
+    assert "holds no folders" in missing or "unknown dataset" in missing
 
 
 @pytest.mark.parametrize(
@@ -210,6 +211,7 @@ def test_faults_of_folders(folders, refused, script, tmp_path):
         (np.r_[np.zeros(59, int), 5], "label 5 at [59] is outside 0 to 4"),
         (np.r_[-1, np.zeros(59, int)], "label -1 at [0]"),
         ("text", "not a readable .npy array"),
+        ("PK", "not a readable .npy array"),
         (np.array([{}] * 60, dtype=object), "not a readable .npy array"),
     ],
 )
@@ -234,6 +236,51 @@ def test_nothing_to_compare_names_the_run_and_keeps_what_was_measured(folders, c
     assert not (tmp_path / "embedding" / "toy_comparison.csv").exists()
 
 
+def test_no_comparison_of_an_earlier_call_stays_beside_newer_results(folders, call, tmp_path):
+    assert call(TRAJECTORY, *folders)[0] == 0
+    (tmp_path / "toy_a" / "preds_1.h5").unlink()
+    assert call(TRAJECTORY, folders[0])[0] == 0
+    assert not [p.name for p in tmp_path.rglob("*compar*")]
+
+
+def test_rules_of_imprinting_are_mixed_only_by_force(tmp_path, call, refused):
+    for task, rule in (("a", "euclidean"), ("b", "cosine")):
+        path = tmp_path / f"toy_{task}" / "preds_0.h5"
+        write_published(path, trajectory())
+        with h5py.File(path, "a") as file:
+            file.attrs["record"] = json.dumps({"imprinting": {"rule": rule}})
+    both = [tmp_path / "toy_a", tmp_path / "toy_b"]
+    assert "was imprinted by another rule than" in refused(INPCA, *both)
+    assert call(INPCA, *both, "--force")[0] == 0
+
+
+def test_links_to_folders_keep_the_name_that_they_are_given(tmp_path, call):
+    write_published(tmp_path / "store" / "run17" / "preds_0.h5", trajectory())
+    (tmp_path / "toy_a").symlink_to(tmp_path / "store" / "run17")
+    assert call(INPCA, tmp_path / "toy_a")[0] == 0
+    assert (tmp_path / "embedding" / "toy_inpca.npz").exists()
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 4, 5, 7])
+def test_a_panel_for_each_task_and_no_empty_one(tmp_path, tasks):
+    from matplotlib.figure import Figure
+
+    from info_geometry import plot
+
+    figures, names = [], [f"task{i}" for i in range(tasks)]
+    distances = {(a, b): np.ones(3) for i, a in enumerate(names) for b in names[i:]}
+    save, plot._save = plot._save, lambda figure, path: figures.append(figure)
+    try:
+        plot.comparison_figure(tmp_path / "f.png", names, np.arange(3), distances)
+    finally:
+        plot._save = save
+    (figure,) = figures
+    assert isinstance(figure, Figure)
+    drawn = [panel for panel in figure.axes if panel.axison]
+    assert [panel.get_title() for panel in drawn] == [f"from {name}" for name in names]
+    assert all(len(panel.lines) == tasks for panel in drawn)
+
+
 @pytest.mark.parametrize("script", [INPCA, TRAJECTORY])
 def test_no_room_leaves_nothing_half_written(folders, script):
     def limit():
@@ -247,6 +294,30 @@ def test_no_room_leaves_nothing_half_written(folders, script):
     assert "File too large" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert sorted(folders[0].parent.rglob("*.*")) == before
+
+
+def test_no_room_for_checkpoints_and_predictions(call, tmp_path):
+    places = ["--checkpoints", tmp_path / "c"]
+    assert call(TRAIN, *places, "--epochs", 1)[0] == 0
+    # room for a checkpoint's predictions, 17 kB, but not for all
+    limits = {TRAIN: 5_000, STORE: 60_000}
+    before = sorted(tmp_path.rglob("*.*"))
+    for script, limit in limits.items():
+        arguments = [*places, "--seed", "1"] if script == TRAIN else [*places, "--predictions", tmp_path / "p"]
+        done = subprocess.run(
+            [sys.executable, REPOSITORY / script, *arguments],
+            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2, done.stderr
+        assert "File too large; make room" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    made = [p for p in tmp_path.rglob("*.*") if p not in before]
+    assert not [p for p in made if p.suffix in (".pt", ".h5") or ".partial" in p.name]
+    # with room again, it goes on from what is there
+    assert call(STORE, *places, "--predictions", tmp_path / "p", "--seed", 0)[0] == 0
+    assert (tmp_path / "p" / "digits_all" / "preds_0.h5").exists()
 
 
 def test_a_place_that_is_no_folder(folders, call, tmp_path):
@@ -266,6 +337,7 @@ def test_a_place_that_is_no_folder(folders, call, tmp_path):
         (["--task", "mine.json"], "mine.json: no such task file"),
         (["--arch", "resnet1"], "unknown network 'resnet1'; did you mean resnet1"),
         (["--arch", "wrn-12-1"], "wrn-12-1: the depth must be"),
+        (["--arch", "vit_tiny_patch16_224"], "takes no images of shape (1, 8, 8)"),
         (["--device", "cuda:7"], "--device cuda:7: not on this machine"),
         (["--epochs", "0"], "--epochs 0: must be above 0"),
         (["--lr", "nan"], "--lr nan: must be above 0"),
@@ -277,7 +349,7 @@ def test_a_place_that_is_no_folder(folders, call, tmp_path):
 )
 def test_faults_of_training_options(refused, tmp_path, arguments, sentence):
     assert sentence in refused(TRAIN, "--checkpoints", tmp_path / "c", *arguments)
-    assert not [p for p in tmp_path.rglob("*") if p.suffix == ".pt"]
+    assert not list(tmp_path.iterdir()), "nothing is written"
 
 
 def test_faults_of_imprinting(refused, tmp_path):
@@ -294,6 +366,16 @@ def test_faults_of_imprinting(refused, tmp_path):
     (run / "settings.json").write_text("{}")
     assert "settings.json: not the settings of a run" in refused(STORE, *checkpoints)
     assert "needs --arch" in refused(STORE, "--run-folder", run)
+    assert "--arch goes with --run-folder" in refused(STORE, *checkpoints, "--arch", "cnn")
+    mine = ["--run-folder", tmp_path / "none", "--arch", "cnn", "--predictions", tmp_path / "p"]
+    assert "none: no such folder of checkpoints" in refused(STORE, *mine, "--task", "mine", "--seed", 0)
+    assert "has no slash" in refused(STORE, *mine, "--task", "a/b", "--seed", 0)
+    assert "whole numbers from 0" in refused(STORE, *mine, "--task", "mine", "--seed", -1)
+    (run / "settings.json").write_text('{"arch": "cnn", "size": [1, 8, 8]}')
+    (run / "checkpoint_000.pt").unlink()
+    (run / "checkpoint_000.pt").mkdir()
+    assert "checkpoint_000.pt: not readable (Is a directory)" in refused(STORE, *checkpoints)
+    assert not (tmp_path / "p").exists(), "nothing is written"
 
 
 @pytest.mark.parametrize("script", [INPCA, TRAJECTORY, TRAIN, STORE, STORE.replace("predictions", "labels")])

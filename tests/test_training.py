@@ -65,7 +65,7 @@ def test_predictions_are_on_all_classes_and_tell_what_made_them(trained):
         assert P.dtype == np.float16
         record = json.loads(file.attrs["record"])
         assert file["epoch"][:].tolist() == [row["epoch"] for row in metrics["1"]]
-    assert record["imprinting"] == {"rule": "euclidean", "temperature": 1.0, "prototypes": "crossfit"}
+    assert record["imprinting"] == {"rule": "euclidean", "temperature": 1.0, "prototypes": "crossfit", "folds": 10}
     assert record["training"]["task"] == "even"
     right = (P.argmax(axis=-1) == labels).mean(axis=-1)
     assert [row["accuracy"] for row in metrics["1"]] == right.tolist()
@@ -96,6 +96,22 @@ def test_other_settings_are_refused(trained, refused, call, tmp_path):
     places = ["--checkpoints", trained / "checkpoints", "--predictions", trained / "predictions"]
     sentence = refused(STORE, *places, "--task", "even", "--rule", "cosine")
     assert "imprinting.rule: euclidean there, cosine wanted" in sentence
+    # weights without settings are not given new ones
+    run = tmp_path / "digits_even" / "0"
+    run.mkdir(parents=True)
+    (run / "checkpoint_000.pt").write_bytes(b"")
+    (run / "inside").mkdir()
+    again = ["--task", "even", "--seed", 0, "--checkpoints", tmp_path, *SHORT]
+    assert "there is none beside its checkpoints" in refused(TRAIN, *again)
+    (run / "settings.json").write_text("[]")
+    assert "list there" in refused(TRAIN, *again)
+    (run / "settings.json").write_text("{")
+    assert "it is not readable" in refused(TRAIN, *again)
+    assert call(TRAIN, *again, "--overwrite")[0] == 0
+    made = {p: p.stat().st_mtime_ns for p in run.iterdir()}
+    assert len(made) == 9
+    assert call(TRAIN, *again, "--overwrite")[0] == 0
+    assert {p: p.stat().st_mtime_ns for p in run.iterdir()} == made, "what has these settings is not made again"
 
 
 def test_more_checkpoints_are_added_to_those_imprinted(trained, call, tmp_path):
@@ -120,7 +136,7 @@ def test_more_checkpoints_are_added_to_those_imprinted(trained, call, tmp_path):
 def test_checkpoints_by_others_are_imprinted(trained, call, tmp_path):
     for index, path in enumerate(checkpoints.listed(trained / "checkpoints" / "digits_even" / "0")):
         weights = {f"module.{k}": v for k, v in checkpoints.load(path)["model"].items()}
-        torch.save({"state_dict": weights}, tmp_path / f"epoch_{index}.pth")
+        torch.save({"state_dict": weights, "epoch": None}, tmp_path / f"epoch_{index}.pth")
     arguments = ["--run-folder", tmp_path, "--arch", "cnn", "--task", "mine", "--seed", 7]
     status, _, err = call(STORE, *arguments, "--predictions", tmp_path / "p")
     assert status == 0, err
@@ -139,7 +155,7 @@ def test_every_rule_is_recorded(trained, call, tmp_path, rule, prototypes):
     assert call(STORE, *places, "--task", "even", "--seed", 0, *options)[0] == 0
     with h5py.File(tmp_path / "digits_even" / "preds_0.h5") as file:
         record = json.loads(file.attrs["record"])
-        assert record["imprinting"] == {"rule": rule, "temperature": 0.5, "prototypes": prototypes}
+        assert record["imprinting"] == {"rule": rule, "temperature": 0.5, "prototypes": prototypes, "folds": 1}
         np.testing.assert_allclose(file["data"][:].astype(float).sum(-1), 1, atol=1e-2)
 
 

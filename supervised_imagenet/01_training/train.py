@@ -11,13 +11,13 @@ is drawn from the seed and the number of the step.
 import argparse
 import json
 import math
+import shutil
 from pathlib import Path
 
 from info_geometry.predictions import differing
-from info_geometry.script import InputError, replacing, run, shown, versions
+from info_geometry.script import REPOSITORY, InputError, replacing, run, shown, versions
 from supervised_imagenet import datasets, tasks
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMON = {
     "decay": "cosine",  # of the learning rate, to 0: cosine or linear
     "momentum": 0.9,  # Nesterov's
@@ -45,7 +45,7 @@ def parse():
     datasets.add_arguments(parser)
     parser.add_argument("--task", nargs="+", default=["all"], metavar="TASK", help="names, or paths of .json files")
     parser.add_argument("--seed", nargs="+", type=int, default=[0], metavar="SEED")
-    parser.add_argument("--checkpoints", type=Path, default=ROOT / "checkpoints", help="where runs are stored")
+    parser.add_argument("--checkpoints", type=Path, default=REPOSITORY / "checkpoints", help="where runs are stored")
     parser.add_argument("--overwrite", action="store_true", help="train anew what was made with other settings")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     recipe = parser.add_argument_group("recipe", "each dataset has its own defaults; see RECIPES in the script")
@@ -70,6 +70,8 @@ def main():
     recipe = {key: getattr(args, key) for key in RECIPES[args.dataset]}
     recipe = {key: RECIPES[args.dataset][key] if value is None else value for key, value in recipe.items()}
     check_recipe(recipe)
+    for task in args.task:
+        tasks.check_name(task, name)
     dataset = datasets.load(args)
     chosen = [tasks.find(task, name, dataset.classes) for task in args.task]
 
@@ -78,6 +80,7 @@ def main():
     from supervised_imagenet import checkpoints, networks
 
     device = networks.device(args.device)
+    networks.check(recipe["arch"], dataset.train.images.shape[1:])
     images = datasets.Batches(dataset.train, dataset.statistics(), device)
     for task in chosen:
         for seed in args.seed:
@@ -114,21 +117,26 @@ def check_recipe(recipe):
 
 
 def start(folder, settings, overwrite):
-    """Note the settings in the run's folder, or check that they are those of the run that is there."""
+    """Note the settings in the run's folder, or check that the run that is there has the same."""
     path = folder / "settings.json"
-    if overwrite and folder.exists():
-        for old in folder.iterdir():
-            old.unlink()
-    if not path.exists():
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(settings, indent=1) + "\n")
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{shown(path)}: not readable ({error}); --overwrite trains anew") from error
-    differ = differing(found, settings)
-    if differ:
-        raise InputError(f"{shown(path)}: a run with other settings ({differ}); --overwrite trains anew")
+    if path.exists():
+        try:
+            differ = differing(json.loads(path.read_text()), settings)
+        except (OSError, ValueError) as error:
+            differ = f"it is not readable: {error}"
+        if not differ:
+            return
+    else:
+        differ = "there is none beside its checkpoints" if any(folder.glob("*.pt")) else ""
+    if differ and not overwrite:
+        raise InputError(f"{shown(path)}: not the settings of this run ({differ}); --overwrite trains anew")
+    if folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise InputError(f"{shown(folder)}: cannot be removed ({error.strerror})") from error
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def train(folder, settings, task, labels, images, augmented):
@@ -202,7 +210,9 @@ def train(folder, settings, task, labels, images, augmented):
         if step in taken:
             bar.set_postfix(loss=f"{loss.item():.3f}")
             if not loss.isfinite():
-                raise InputError(f"{shown(folder)}: the loss is {loss.item()} at step {step}; lower --lr")
+                raise InputError(
+                    f"{shown(folder)}: the loss is {loss.item()} at step {step}; --overwrite with a lower --lr"
+                )
             store()
     bar.close()
     resume.unlink()

@@ -13,10 +13,8 @@ import json
 from pathlib import Path
 
 from info_geometry.predictions import PREDICTIONS, Trajectory, Writer, digest
-from info_geometry.script import InputError, replacing, run, shown, unknown, versions
+from info_geometry.script import REPOSITORY, InputError, replacing, run, shown, unknown, versions
 from supervised_imagenet import datasets
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse():
@@ -24,7 +22,7 @@ def parse():
     datasets.add_arguments(parser)
     parser.add_argument("--task", nargs="+", metavar="TASK", help="runs of these tasks (default: all there are)")
     parser.add_argument("--seed", nargs="+", type=int, metavar="SEED", help="(default: all there are)")
-    parser.add_argument("--checkpoints", type=Path, default=ROOT / "checkpoints", help="where runs are stored")
+    parser.add_argument("--checkpoints", type=Path, default=REPOSITORY / "checkpoints", help="where runs are stored")
     parser.add_argument("--predictions", type=Path, default=PREDICTIONS, help="the folder of prediction folders")
     parser.add_argument("--run-folder", type=Path, help="checkpoints by others, in the order of their numbers")
     parser.add_argument("--arch", help="the network of --run-folder")
@@ -45,6 +43,11 @@ def parse():
     args = parser.parse_args()
     if args.temperature <= 0 or args.batch_size < 1:
         parser.error("--temperature and --batch-size must be above 0")
+    args.task = [Path(task).stem if task.endswith(".json") else task for task in args.task or []]
+    if any("/" in task or not task for task in args.task) or min(args.seed or [0]) < 0:
+        parser.error("a task's name has no slash, and seeds are whole numbers from 0")
+    if args.arch and not args.run_folder:
+        parser.error("--arch goes with --run-folder; other runs say what their network is")
     if args.run_folder and not (args.arch and args.task and args.seed and len(args.task) == len(args.seed) == 1):
         parser.error("--run-folder needs --arch, one --task and one --seed to go with it")
     return args
@@ -61,8 +64,10 @@ def main():
     device = networks.device(args.device)
     folds = None
     if args.prototypes == "crossfit":
-        folds = imprinting.assign_folds(dataset.val.labels, dataset.val.ids)
-    val, train = (datasets.Batches(half, dataset.statistics(), device) for half in (dataset.val, dataset.train))
+        folds = imprinting.assign_folds(dataset.val.labels, dataset.val.ids, dataset.classes)
+    statistics = dataset.statistics()
+    val = datasets.Batches(dataset.val, statistics, device)
+    train = datasets.Batches(dataset.train, statistics, device) if args.prototypes == "train" else None
     for folder in runs:
         if args.run_folder:
             training, task, seed = {"arch": args.arch}, args.task[0], args.seed[0]
@@ -74,9 +79,14 @@ def main():
             "seed": int(seed),
             "samples_sha256": digest(dataset.val.ids),
             "labels_sha256": digest(dataset.val.labels),
-            "imprinting": {"rule": args.rule, "temperature": args.temperature, "prototypes": args.prototypes},
+            "imprinting": {
+                "rule": args.rule,
+                "temperature": args.temperature,
+                "prototypes": args.prototypes,
+                "folds": 1 if folds is None else int(folds.max()) + 1,
+            },
             "training": training,
-            "versions": versions("torch", "torchvision", "timm", "numpy", "h5py"),
+            "versions": versions("torch", "torchvision", "timm", "numpy", "h5py") | {"device": str(device)},
         }
         path = args.predictions / f"{name}_{task}" / f"preds_{seed}.h5"
         imprint_run(folder, path, record, dataset, val, train, folds, args)
@@ -92,7 +102,7 @@ def find_runs(args, dataset):
         raise InputError(f"{shown(args.checkpoints)}: holds no runs of {dataset}; 01_training/train.py makes them")
     known = list(dict.fromkeys(folder.parent.name.partition("_")[2] for folder in found))
     runs = []
-    for task in [Path(t).stem if t.endswith(".json") else t for t in args.task or known]:
+    for task in args.task or known:
         if task not in known:
             raise unknown(f"task among the runs in {shown(args.checkpoints)}:", task, known)
         seeds = {int(folder.name): folder for folder in found if folder.parent.name == f"{dataset}_{task}"}
@@ -107,7 +117,7 @@ def read_settings(folder):
     path = folder / "settings.json"
     try:
         settings = json.loads(path.read_text())
-        settings["arch"], settings["size"]
+        str(settings["arch"]), list(settings["size"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{shown(path)}: not the settings of a run ({error!r})") from error
     return settings
@@ -131,6 +141,7 @@ def imprint_run(folder, path, record, dataset, val, train, folds, args):
     writer = Writer(path, record, args.overwrite)
     if writer.ids != ids[: len(writer.ids)]:
         raise InputError(f"{shown(path)}: made from other checkpoints than {shown(folder)} has; use --overwrite")
+    networks.check(record["training"]["arch"], size)
     network = networks.create(record["training"]["arch"], 0, size[0]).to(val.images.device).eval()
     precision = networks.MixedPrecision(network, val.images.device)
 
@@ -160,14 +171,20 @@ def imprint_run(folder, path, record, dataset, val, train, folds, args):
         writer.append(
             p,
             id,
-            epoch=float(content.get("epoch", len(writer.ids))),
-            step=int(content.get("step", len(writer.ids))),
+            epoch=number_in(content, "epoch", len(writer.ids)),
+            step=int(number_in(content, "step", len(writer.ids))),
             accuracy=np.mean(p.astype(np.float16).argmax(axis=1) == labels),  # as readers of the file see it
             cross_entropy=-np.mean(np.log(np.maximum(chosen, np.finfo(float).tiny))),
         )
         bar.update()
     bar.close()
     writer.finish()
+
+
+def number_in(content, key, default):
+    """The number that a checkpoint, perhaps somebody else's, holds under `key`."""
+    value = content.get(key)
+    return float(value) if isinstance(value, int | float) else float(default)
 
 
 def store_metrics(folder):
