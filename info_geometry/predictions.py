@@ -322,78 +322,90 @@ def read_labels(path, trajectories):
 class Writer:
     """Writes a trajectory checkpoint by checkpoint; what is written survives a kill.
 
-    Each checkpoint is a file of its own beside the target until `finish` joins them, after those that the
-    target held before, under the final name. `ids` (one string a checkpoint, such as a hash of its weights)
-    lists what is there. `record` says what makes the predictions: a target or parts made otherwise raise
-    InputError, unless `overwrite`, which starts anew.
+    Each checkpoint is a file of its own beside the target until `finish` joins them, after those that the target held
+    before, under the final name. `ids` names all checkpoints, such as by a hash of their weights; `done` counts those
+    that are there. `record` says what makes the predictions. A target or parts of other checkpoints, or made
+    otherwise, raise InputError, unless `overwrite`, which starts anew.
     """
 
-    def __init__(self, path, record, overwrite=False):
-        self.path, self.record = Path(path), json.loads(json.dumps(record))
+    def __init__(self, path, record, ids, overwrite=False):
+        self.path, self.record, self.ids = Path(path), json.loads(json.dumps(record)), list(ids)
         self.parts = self.path.with_name(f".{self.path.stem}.parts")
         self.settings = self.parts / "record.json"
-        self.ids = []
-        if self.path.exists() and self._made_so(self.path, lambda: Trajectory(self.path).record, overwrite):
-            with _Reading(self.path) as file:
-                self.ids = [str(i) for i in file["id"].asstr()[:]]
-        self.n_joined = len(self.ids)
-        if self.settings.exists() and self._made_so(self.parts, lambda: _json(self.settings), overwrite):
-            while (part := self._part(len(self.ids))).exists():
-                with np.load(part, allow_pickle=False) as arrays:
-                    self.ids.append(str(arrays["id"]))
-        else:
-            shutil.rmtree(self.parts, ignore_errors=True)
+        self.n_joined = self.done = 0
+        for find in (self._find_joined, self._find_parts):
+            try:
+                find()
+            except InputError:
+                if not overwrite:
+                    raise
+                self.done = self.n_joined
 
-    def _made_so(self, path, read, overwrite):
-        """Whether what is at `path` was made by this record; an error if it was not, unless it may go."""
-        try:
-            differ = differing(read(), self.record)
-        except InputError:
-            if overwrite:
-                return False
-            raise
-        if differ and not overwrite:
+    def _find_joined(self):
+        if self.path.exists():
+            self._check(Trajectory(self.path).record, self.path)
+            with _Reading(self.path) as file:
+                for id in file["id"].asstr()[:]:
+                    self._check_id(id, self.path)
+            self.n_joined = self.done
+
+    def _find_parts(self):
+        if self.settings.exists():
+            self._check(_json(self.settings), self.parts)
+            while (part := self._part(self.done)).exists():
+                with np.load(part, allow_pickle=False) as arrays:
+                    self._check_id(str(arrays["id"]), part)
+
+    def _check(self, record, path):
+        if differ := differing(record, self.record):
             raise InputError(f"{shown(path)}: made with other settings ({differ}); --overwrite makes it anew")
-        return not differ
+
+    def _check_id(self, id, path):
+        if self.ids[self.done : self.done + 1] != [id]:
+            raise InputError(
+                f"{shown(path)}: made from other checkpoints than there are now; --overwrite makes it anew"
+            )
+        self.done += 1
 
     def _part(self, index):
         return self.parts / f"{index:05d}.npz"
 
-    def append(self, predictions, id, **scalars):
+    def append(self, predictions, **scalars):
         """Store predictions (N, C) of the next checkpoint, with numbers such as epoch=, accuracy=."""
-        if not self.settings.exists():
+        if self.done == self.n_joined:  # what may lie there is not of these checkpoints
+            shutil.rmtree(self.parts, ignore_errors=True)
             with replacing(self.settings) as partial:
                 partial.write_text(json.dumps(self.record))
-        with replacing(self._part(len(self.ids))) as partial:
-            np.savez(partial, data=predictions.astype(np.float16), id=np.array(id), **scalars)
-        self.ids.append(id)
+        with replacing(self._part(self.done)) as partial:
+            np.savez(partial, data=predictions.astype(np.float16), id=np.array(self.ids[self.done]), **scalars)
+        self.done += 1
 
     def finish(self):
         """Join what is new to the file under the final name; without anything new, do nothing."""
-        if len(self.ids) > self.n_joined:
+        if self.done > self.n_joined:
             with replacing(self.path) as partial:
                 _reserve(partial, self._largest_size())
                 with h5py.File(partial, "w") as file:
                     self._join(file)
-        self.n_joined = len(self.ids)
+        self.n_joined = self.done
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def _largest_size(self):
         """Bytes that suffice for the joined file, were nothing to be compressed."""
-        part = self._part(len(self.ids) - 1).stat().st_size
-        return int(1.02 * part * len(self.ids)) + (1 << 16)
+        part = self._part(self.done - 1).stat().st_size
+        return int(1.02 * part * self.done) + (1 << 16)
 
     def _join(self, file):
         if self.n_joined:
             with h5py.File(self.path) as old:
                 for name in old:
                     old.copy(name, file)
-                    file[name].resize(len(self.ids), axis=0)
-        for index in range(self.n_joined, len(self.ids)):
+                    file[name].resize(self.done, axis=0)
+        for index in range(self.n_joined, self.done):
             with np.load(self._part(index), allow_pickle=False) as part:
                 for name in part.files:
                     if name not in file:
-                        _create(file, name, part[name], len(self.ids))
+                        _create(file, name, part[name], self.done)
                     file[name][index] = part[name] if name != "id" else str(part[name])
         file.attrs["record"] = json.dumps(self.record, sort_keys=True)
 

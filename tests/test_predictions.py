@@ -13,10 +13,14 @@ from info_geometry.script import InputError, replacing, unknown
 RECORD = {"task": "a", "imprinting": {"rule": "euclidean"}, "versions": {"numpy": "1"}}
 
 
-def written(path, P, ids="abcdefgh", record=RECORD):
-    writer = Writer(path, record)
-    for p, id in zip(P, ids, strict=False):
-        writer.append(p, id, epoch=float(ord(id)), accuracy=0.5)
+IDS = "abcdefgh"
+
+
+def written(path, P, record=RECORD):
+    """A writer of up to eight checkpoints, of which those in P that are not there have been appended."""
+    writer = Writer(path, record, IDS)
+    for p in P[writer.done :]:
+        writer.append(p, epoch=float(ord(IDS[writer.done])), accuracy=0.5)
     return writer
 
 
@@ -63,15 +67,10 @@ def test_a_writer_goes_on_where_another_was_killed(tmp_path):
     written(whole, P).finish()
     written(broken, P[:3])  # and no finish: killed
     assert not broken.exists()
-    writer = Writer(broken, RECORD)
-    assert writer.ids == ["a", "b", "c"]
-    for p, id in zip(P[3:6], "def", strict=True):
-        writer.append(p, id, epoch=float(ord(id)), accuracy=0.5)
-    writer.finish()
-    writer = Writer(broken, RECORD)  # more checkpoints have come since
-    assert len(writer.ids) == 6
-    for p, id in zip(P[6:], "gh", strict=True):
-        writer.append(p, id, epoch=float(ord(id)), accuracy=0.5)
+    assert Writer(broken, RECORD, IDS).done == 3
+    written(broken, P[:6]).finish()
+    writer = written(broken, P)  # more checkpoints have come since
+    assert (writer.n_joined, writer.done) == (6, 8)
     assert len(Trajectory(broken)) == 6, "the old file stays until the new one is whole"
     writer.finish()
     assert contents(whole) == contents(broken)
@@ -84,18 +83,38 @@ def test_other_settings_are_refused_and_versions_are_not(tmp_path, finished):
     writer = written(path, models(2))
     if finished:
         writer.finish()
-    assert len(Writer(path, RECORD | {"versions": {"numpy": "2"}}).ids) == 2
+    assert Writer(path, RECORD | {"versions": {"numpy": "2"}}, IDS).done == 2
     other = RECORD | {"imprinting": {"rule": "cosine"}}
     with pytest.raises(InputError, match=r"rule: euclidean there, cosine wanted.*--overwrite"):
-        Writer(path, other)
-    assert Writer(path, other, overwrite=True).ids == []
+        Writer(path, other, IDS)
+    assert Writer(path, other, IDS, overwrite=True).done == 0
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("ids", ["axcdefgh", "a", ""])
+def test_other_checkpoints_are_refused(tmp_path, finished, ids):
+    path = tmp_path / "toy_a" / "preds_0.h5"
+    writer = written(path, models(2))
+    if finished:
+        writer.finish()
+    with pytest.raises(InputError, match="made from other checkpoints"):
+        Writer(path, RECORD, ids)
+    writer = Writer(path, RECORD, ids, overwrite=True)
+    assert writer.done == 0
+    if ids:
+        writer.append(models(1)[0], epoch=0.0, accuracy=0.5)
+        writer = Writer(path, RECORD, ids, overwrite=True)
+        assert writer.done == 1, "what a killed run has made anew is not made again"
+        writer.finish()
+        assert len(Trajectory(path)) == 1
+        assert Writer(path, RECORD, ids).done == 1
 
 
 def test_a_file_without_a_record_is_not_overwritten(tmp_path):
     path = tmp_path / "toy_a" / "preds_0.h5"
     write_published(path, models(2))
     with pytest.raises(InputError, match="overwrite"):
-        Writer(path, RECORD)
+        Writer(path, RECORD, IDS)
 
 
 def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):

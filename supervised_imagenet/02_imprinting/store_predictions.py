@@ -138,9 +138,7 @@ def imprint_run(folder, path, record, dataset, val, train, folds, args):
     if record["training"].get("size", size) != size:
         raise InputError(f"{shown(folder)}: was trained on images {record['training']['size']}, not {size}")
     ids = [checkpoints.sha256(file) for file in files]
-    writer = Writer(path, record, args.overwrite)
-    if writer.ids != ids[: len(writer.ids)]:
-        raise InputError(f"{shown(path)}: made from other checkpoints than {shown(folder)} has; use --overwrite")
+    writer = Writer(path, record, ids, args.overwrite)
     networks.check(record["training"]["arch"], size)
     network = networks.create(record["training"]["arch"], 0, size[0]).to(val.images.device).eval()
     precision = networks.MixedPrecision(network, val.images.device)
@@ -155,9 +153,8 @@ def imprint_run(folder, path, record, dataset, val, train, folds, args):
 
     labels = dataset.val.labels
     source = (batches_of(train), dataset.train.labels) if args.prototypes == "train" else None
-    done = len(writer.ids)
-    bar = tqdm(total=len(files), initial=done, desc=f"{path.parent.name} seed {record['seed']}", disable=None)
-    for file, id in zip(files[done:], ids[done:], strict=True):
+    bar = tqdm(total=len(files), initial=writer.done, desc=f"{path.parent.name} seed {record['seed']}", disable=None)
+    for file in files[writer.done :]:
         content = checkpoints.load(file)
         checkpoints.load_features(network, content, file)
         try:
@@ -170,9 +167,8 @@ def imprint_run(folder, path, record, dataset, val, train, folds, args):
         chosen = p[np.arange(len(p)), labels]
         writer.append(
             p,
-            id,
-            epoch=number_in(content, "epoch", len(writer.ids)),
-            step=int(number_in(content, "step", len(writer.ids))),
+            epoch=number_in(content, "epoch", writer.done),
+            step=int(number_in(content, "step", writer.done)),
             accuracy=np.mean(p.astype(np.float16).argmax(axis=1) == labels),  # as readers of the file see it
             cross_entropy=-np.mean(np.log(np.maximum(chosen, np.finfo(float).tiny))),
         )
