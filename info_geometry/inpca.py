@@ -17,6 +17,8 @@ from info_geometry.bhattacharyya import cross, pairwise
 from info_geometry.predictions import Models, add_arguments, chosen
 from info_geometry.script import InputError, replacing, run, shown, versions
 
+FULL_BELOW = 1000  # models: up to there the full eigendecomposition takes a fraction of a second
+
 
 class InPCA:
     """Intensive principal component analysis.
@@ -27,6 +29,10 @@ class InPCA:
     back every distance: D_ab = sum_i sign(lambda_i) (x_ai - x_bi)^2. The entry of largest magnitude in each
     coordinate is positive, so that pictures repeat.
 
+    With weights w, positive and summing to one, L = I - 1w', and diag(sqrt w) W diag(sqrt w) has the eigenpairs
+    (lambda_i, u_i); coordinates are sqrt|lambda_i| u_im / sqrt(w_m). Whole numbers as weights give the coordinates of
+    models repeated as many times; equal weights those of none, with eigenvalues divided by M.
+
     Parameters
     ----------
     n_components : number of coordinates kept, at most M; None keeps all
@@ -36,45 +42,52 @@ class InPCA:
     embedding_ : (M, k) coordinates of the fitted models
     eigenvalues_ : (k,), those of imaginary coordinates negative
     imaginary_ : (k,), whether a coordinate is imaginary
-    explained_stress_ : (k,), of the first 1, 2, ... k coordinates, 1 - sqrt(1 - sum_{i<=k} lambda_i^2 / |W|^2)
+    explained_stress_ : (k,), of the first 1, 2, ... k coordinates, 1 - sqrt(1 - sum_{i<=k} lambda_i^2 / |W|^2) with
+        the Frobenius norm |W|, whose square is the sum of all lambda_i^2
     """
 
     def __init__(self, n_components=3):
         self.n_components = n_components
 
-    def fit(self, X, y=None):
-        """Embed M models, given by their distances (M, M) or as predictions (M, N, C).
+    def fit(self, X, y=None, sample_weight=None):
+        """Embed M models, given by their distances (M, M) or as predictions (M, N, C), with weights (M,) or none.
 
-        Raises InputError (a ValueError) unless distances are finite, symmetric and zero from a model to itself.
+        Raises InputError (a ValueError) unless distances are finite, symmetric and zero from a model to itself, and
+        weights positive.
         """
         X = X if hasattr(X, "shape") else np.asarray(X)
         self.models_ = X if len(X.shape) == 3 else None
         D = _distances(X) if self.models_ is None else pairwise(X)
         size = len(D) if self.n_components is None else min(self.n_components, len(D))
-        self.column_means_ = D.mean(axis=0)
-        W = -(D - self.column_means_ - self.column_means_[:, None] + D.mean()) / 2
-        values, vectors = np.linalg.eigh(W)
-        order = np.argsort(-np.abs(values), kind="stable")[:size]
-        self.eigenvalues_ = values[order]
-        vectors = vectors[:, order]
+        self.weights_ = np.ones(len(D)) if sample_weight is None else _weights(sample_weight, len(D))
+        self.shares_ = self.weights_ / self.weights_.sum()
+        self.means_ = D @ self.shares_
+        self.mean_ = self.means_ @ self.shares_
+        root = np.sqrt(self.weights_)
+        W = D - self.means_
+        W -= self.means_[:, None] - self.mean_
+        W *= -root / 2
+        W *= root[:, None]
+        values, vectors = _leading(W, size)
         vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(size)])
+        self.eigenvalues_ = values
         # what rounding leaves of a zero eigenvalue is no coordinate
-        self.nonzero_ = np.abs(self.eigenvalues_) > len(D) * np.finfo(float).eps * np.abs(values).max()
-        self.imaginary_ = self.nonzero_ & (self.eigenvalues_ < 0)
-        self.embedding_ = vectors * np.sqrt(np.where(self.nonzero_, np.abs(self.eigenvalues_), 0))
-        self.explained_stress_ = explained_stress(values, self.eigenvalues_)
+        self.nonzero_ = np.abs(values) > len(D) * np.finfo(float).eps * np.abs(values).max()
+        self.imaginary_ = self.nonzero_ & (values < 0)
+        self.embedding_ = vectors * np.sqrt(np.where(self.nonzero_, np.abs(values), 0)) / root[:, None]
+        self.explained_stress_ = explained_stress(values, np.vdot(W, W))
         return self
 
-    def fit_transform(self, X, y=None):
+    def fit_transform(self, X, y=None, sample_weight=None):
         """`fit`, and the coordinates (M, k)."""
-        return self.fit(X).embedding_
+        return self.fit(X, sample_weight=sample_weight).embedding_
 
     def transform(self, X):
         """Coordinates (K, k) of new models, given by their distances (K, M) to the fitted ones, or as
         predictions (K, N, C) where predictions were fitted. Fitted models land on their own coordinates.
 
-        With d the distances of a new model, b_i = -(d_i - mean d - mean_j D_ij + mean D) / 2 and
-        x_k = sum_i b_i v_ik / (sign(lambda_k) sqrt|lambda_k|).
+        With d the distances of a new model and w the weights (1/M without), b = -(d - w'd - Dw + w'Dw) / 2 and
+        x_k = sum_i sqrt(w_i) u_ik b_i / (sign(lambda_k) sqrt|lambda_k|).
         """
         X = X if hasattr(X, "shape") else np.asarray(X)
         if len(X.shape) == 3:
@@ -84,29 +97,50 @@ class InPCA:
         d = np.asarray(X, dtype=np.float64)
         if d.ndim != 2 or d.shape[1] != len(self.embedding_) or not np.isfinite(d).all():
             raise InputError(f"expected finite distances (K, {len(self.embedding_)}), got shape {d.shape}")
-        b = -(d - d.mean(axis=1, keepdims=True) - self.column_means_ + self.column_means_.mean()) / 2
+        b = -(d - (d @ self.shares_)[:, None] - self.means_ + self.mean_) / 2
         scale = np.divide(1, self.eigenvalues_, out=np.zeros(len(self.eigenvalues_)), where=self.nonzero_)
-        return b @ self.embedding_ * scale
+        return (b * self.weights_) @ self.embedding_ * scale
 
 
-def explained_stress(values, kept):
-    """Cumulative explained stress (k,) of the eigenvalues `kept` (k,) among all `values` (M,)."""
-    rest = np.sum(values**2) - np.cumsum(kept**2)
-    total = np.sum(values**2)
+def explained_stress(kept, total):
+    """Cumulative explained stress (k,) of eigenvalues (k,), where the squares of all eigenvalues sum to `total`."""
+    rest = total - np.cumsum(kept**2)
     return 1 - np.sqrt(np.maximum(rest, 0) / total) if total > 0 else np.ones(len(kept))
+
+
+def _leading(W, size):
+    """The `size` eigenpairs of largest magnitude of a symmetric matrix (M, M), descending: (k,), (M, k)."""
+    if len(W) < FULL_BELOW or size > len(W) // 10:
+        values, vectors = np.linalg.eigh(W)
+    else:
+        # a vector of its own, since the default draws from a random state; not of ones, which W takes to 0
+        start = np.random.default_rng(0).normal(size=len(W))
+        from scipy.sparse.linalg import eigsh
+
+        values, vectors = eigsh(W, size, which="LM", v0=start, tol=1e-12)
+    order = np.argsort(-np.abs(values), kind="stable")[:size]
+    return values[order], vectors[:, order]
+
+
+def _weights(weights, n_models):
+    w = np.asarray(weights, dtype=np.float64)
+    if w.shape != (n_models,) or not np.isfinite(w).all() or w.min() <= 0:
+        raise InputError(f"expected {n_models} positive weights, got {w.dtype} {w.shape}")
+    return w / w.sum()
 
 
 def _distances(X):
     D = np.asarray(X, dtype=np.float64)
     if D.ndim != 2 or D.shape[0] != D.shape[1] or D.size == 0:
         raise InputError(f"expected distances (M, M) or predictions (M, N, C), got shape {D.shape}")
-    if not np.isfinite(D).all():
+    if not np.isfinite(D.sum()):
         i, j = np.argwhere(~np.isfinite(D))[0]
         raise InputError(f"the distance [{i}, {j}] is not finite")
-    scale = np.abs(D).max()
-    if np.abs(D - D.T).max() > 1e-6 * scale or np.abs(np.diag(D)).max() > 1e-6 * scale:
+    symmetric = np.array_equal(D, D.T)
+    largest_fault = max(np.abs(np.diag(D)).max(), 0 if symmetric else np.abs(D - D.T).max())
+    if largest_fault > 1e-6 * np.abs(D).max():
         raise InputError("distances must be symmetric, and zero on the diagonal")
-    return (D + D.T) / 2
+    return D if symmetric else (D + D.T) / 2
 
 
 def main():

@@ -389,6 +389,51 @@ def test_a_new_model_lands_where_its_distances_are():
     np.testing.assert_allclose(((inpca.embedding_ - new) ** 2).sum(-1), squared[11, :11], atol=1e-10)
 
 
+def test_equal_weights_are_none_and_whole_numbers_repeat_models():
+    P = models(12, 30, 6, concentration=0.2)
+    D = pairwise(P)
+    plain, equal = InPCA(None).fit(D), InPCA(None).fit(D, sample_weight=np.full(12, 7.0))
+    np.testing.assert_allclose(equal.eigenvalues_, plain.eigenvalues_ / 12, atol=1e-14)
+    np.testing.assert_allclose(equal.embedding_, plain.embedding_, atol=1e-7)
+    np.testing.assert_allclose(equal.explained_stress_, plain.explained_stress_, atol=1e-12)
+    times = np.array([1, 3, 1, 2, 1, 1, 5, 1, 1, 1, 2, 1])
+    weighted = InPCA(4).fit(D, sample_weight=times)
+    repeated = InPCA(4).fit(np.repeat(np.repeat(D, times, axis=0), times, axis=1))
+    first = np.r_[0, np.cumsum(times)[:-1]]
+    np.testing.assert_allclose(weighted.embedding_, repeated.embedding_[first], atol=1e-9)
+    np.testing.assert_allclose(weighted.explained_stress_, repeated.explained_stress_, atol=1e-12)
+    new = cross(models(3, 30, 6, seed=5), P)
+    np.testing.assert_allclose(weighted.transform(new), repeated.transform(np.repeat(new, times, axis=1)), atol=1e-9)
+
+
+def test_weighted_coordinates_give_back_distances_and_fitted_models():
+    D = pairwise(models(20, 30, 6, concentration=0.2))
+    weights = np.random.default_rng(0).uniform(0.1, 3, 20)
+    inpca = InPCA(None).fit(D, sample_weight=weights)
+    np.testing.assert_allclose(signed_squares(inpca.embedding_, inpca.eigenvalues_), D, atol=1e-9)
+    np.testing.assert_allclose(inpca.transform(D), inpca.embedding_, atol=1e-9)
+    np.testing.assert_allclose(weights @ inpca.embedding_, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("weights", [np.ones(6), np.zeros(7), -np.ones(7), np.full(7, np.nan)])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(InputError, match="7 positive weights"):
+        InPCA().fit(pairwise(models()), sample_weight=weights)
+
+
+def test_leading_eigenpairs_are_those_of_the_full_decomposition(monkeypatch):
+    # models along 40 trajectories, as in a picture: eigenvalues of both signs that fall off quickly
+    D = pairwise(np.concatenate([trajectory(10, 30, seed=s, noise=3) for s in range(40)]))
+    full = InPCA(8).fit(D)
+    monkeypatch.setattr(inpca, "FULL_BELOW", 0)
+    leading = InPCA(8).fit(D)
+    assert not (leading.embedding_ == full.embedding_).all(), "the case is to take the other way"
+    np.testing.assert_allclose(leading.eigenvalues_, full.eigenvalues_, rtol=1e-10)
+    np.testing.assert_allclose(leading.embedding_, full.embedding_, atol=1e-8)
+    np.testing.assert_allclose(leading.explained_stress_, full.explained_stress_, atol=1e-12)
+    np.testing.assert_array_equal(leading.embedding_, InPCA(8).fit_transform(D))
+
+
 def test_few_and_equal_models():
     one = InPCA(3).fit(np.zeros((1, 1)))
     assert one.embedding_.tolist() == [[0.0]]
@@ -427,7 +472,7 @@ def test_distances_to_other_models_are_refused():
 def test_explained_stress_of_published_eigenvalues(shared, name, stress):
     with np.load(shared / f"published_{name}.npz", allow_pickle=False) as published:
         values = published["eigen_values"]
-    np.testing.assert_allclose(inpca.explained_stress(values, values[:3]), stress, atol=5e-6)
+    np.testing.assert_allclose(inpca.explained_stress(values[:3], np.sum(values**2)), stress, atol=5e-6)
 
 
 def test_geodesic_angles_keep_small_ones():
