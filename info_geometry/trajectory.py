@@ -15,6 +15,7 @@ import csv
 import itertools
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -84,6 +85,17 @@ def riemann_length(P):
     The Fisher-Rao length of the sample-averaged metric is sqrt(2) times that, since d_B = ds^2 / 8.
     """
     return 2 * np.sqrt(steps(P)).sum()
+
+
+def straightness(P):
+    """The geodesic between the first and the last checkpoint, as a part of the trajectory (T, N, C) in length.
+
+    sqrt(2 mean_n theta_n^2) / `riemann_length`, theta_n the angle on sample n's sphere: both in the same units, so
+    that it is at most 1. Not a number for a trajectory that does not move.
+    """
+    ends = np.concatenate([geodesic.angles(r[0], r[-1]) for (r,) in sample_blocks(P)])
+    length = riemann_length(P)
+    return np.sqrt(2 * np.mean(ends**2)) / length if length > 0 else np.nan
 
 
 def mean_of_roots(roots, kind="arithmetic"):
@@ -176,6 +188,20 @@ def mean_and_error(values):
     return np.mean(values), error
 
 
+class Measured(NamedTuple):
+    """What is measured of one run."""
+
+    progress: np.ndarray  # (T,)
+    accuracy: np.ndarray  # (T,)
+    length: float
+    straightness: float
+
+
+def measure(P, labels):
+    """Progress, accuracy, length and straightness of a trajectory (T, N, C) with true classes (N,)."""
+    return Measured(geodesic.progress(P, labels), accuracy(P, labels), riemann_length(P), straightness(P))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -197,9 +223,9 @@ def main():
     for t in trajectories:
         tasks.setdefault(t.task, []).append(t)
     bar = tqdm(trajectories, desc="progress and length", unit="run", disable=None)
-    measured = {t: (geodesic.progress(t, labels), accuracy(t, labels), riemann_length(t)) for t in bar}
-    progress = {t: p for t, (p, _, _) in measured.items()}
-    lengths = {task: [measured[t][2] for t in runs] for task, runs in tasks.items()}
+    measured = {t: measure(t, labels) for t in bar}
+    progress = {t: m.progress for t, m in measured.items()}
+    lengths = {task: [measured[t].length for t in runs] for task, runs in tasks.items()}
     record = {
         "inputs": {t.name: t.record for t in trajectories},
         "settings": {"mean": args.mean, "points": args.points},
@@ -217,8 +243,8 @@ def main():
             ("task", "seed", "checkpoint", "progress", "accuracy"),
             [
                 (t.task, t.seed, i, *row)
-                for t, (p, a, _) in measured.items()
-                for i, row in enumerate(zip(p, a, strict=True))
+                for t, m in measured.items()
+                for i, row in enumerate(zip(m.progress, m.accuracy, strict=True))
             ],
         ),
         write_csv(
@@ -233,7 +259,8 @@ def main():
                     task: {
                         "mean": summary[task][0],
                         "standard_error": summary[task][1],
-                        "seeds": {str(t.seed): length for t, length in zip(runs, lengths[task], strict=True)},
+                        "seeds": {str(t.seed): measured[t].length for t in runs},
+                        "straightness": {str(t.seed): number(measured[t].straightness) for t in runs},
                     }
                     for task, runs in tasks.items()
                 },
@@ -285,15 +312,21 @@ def main():
 
 def print_summary(tasks, measured, summary):
     """A line a task: how far its runs get, and by how long a way."""
-    print(f"{'task':<14}{'seeds':>6}{'progress':>10}{'accuracy':>10}{'length':>9}{'std.err.':>10}{'passed over':>13}")
+    print(
+        f"{'task':<14}{'seeds':>6}{'progress':>10}{'accuracy':>10}{'length':>9}{'std.err.':>10}"
+        f"{'straight':>10}{'passed over':>13}"
+    )
     for task, runs in tasks.items():
-        last = np.mean([(measured[t][0][-1], measured[t][1][-1]) for t in runs], axis=0)
+        ends = [(measured[t].progress[-1], measured[t].accuracy[-1], measured[t].straightness) for t in runs]
+        last = np.mean(ends, axis=0)
         mean, error = summary[task]
         error = "-" if error is None else f"{error:.4f}"
-        passed = sum(len(t) - len(new_maxima(measured[t][0])) for t in runs)
+        passed = sum(len(t) - len(new_maxima(measured[t].progress)) for t in runs)
         passed = f"{passed} of {sum(map(len, runs))}"
-        print(f"{task:<14}{len(runs):>6}{last[0]:>10.4f}{last[1]:>10.4f}{mean:>9.4f}{error:>10}{passed:>13}")
-    print("(progress and accuracy: last checkpoint, mean over seeds; passed over: checkpoints without new progress)")
+        print(
+            f"{task:<14}{len(runs):>6}{last[0]:>10.4f}{last[1]:>10.4f}{mean:>9.4f}{error:>10}{last[2]:>10.4f}{passed:>13}"
+        )
+    print("(last checkpoint, means over seeds; straight: geodesic over length; passed over: no new progress)")
     if any(t.dtype == np.float16 for t in measured):
         print("(predictions in float16: a noise of about 1e-8 in each d_B, up to 2e-4 in the length of a step)")
 
@@ -306,6 +339,11 @@ def print_integrals(tasks, integrals, start, end):
         row = [integrals.get((a, b), integrals.get((b, a))) for b in tasks]
         print(f"{a:<14}" + "".join(f"{'-':>12}" if d is None else f"{1000 * d:>12.4f}" for d in row))
     print("(on the diagonal: between seeds of the task)")
+
+
+def number(x):
+    """A number as JSON has it: what is not one is null."""
+    return float(x) if np.isfinite(x) else None
 
 
 def write_csv(path, header, rows):

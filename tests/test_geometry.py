@@ -22,6 +22,7 @@ from info_geometry.trajectory import (
     new_maxima,
     reindex,
     riemann_length,
+    straightness,
 )
 
 
@@ -239,6 +240,19 @@ def test_length_of_a_geodesic_is_root_half_of_its_fisher_length():
     start, end = np.full((1, 4), 0.25), np.eye(4)[[1]]
     P = np.stack([interpolate(start, end, t) for t in np.linspace(0, 1, 2001)])
     np.testing.assert_allclose(riemann_length(P), 2 * np.arccos(0.5) / np.sqrt(2), rtol=1e-6)
+
+
+def test_straightness_of_a_geodesic_and_of_a_detour():
+    start, end = np.full((1, 4), 0.25), np.eye(4)[[1]]
+    P = np.stack([interpolate(start, end, t) for t in np.linspace(0, 1, 2001)])
+    assert straightness(P) == pytest.approx(1, abs=1e-6)
+    assert straightness(P) <= 1
+    # half of the way and back: the ends coincide
+    assert straightness(np.concatenate([P[:1000], P[:1000][::-1]])) == 0
+    assert np.isnan(straightness(P[:1]))
+    P = trajectory(8)
+    angles = np.arccos(np.sqrt(P[0] * P[-1]).sum(-1))
+    np.testing.assert_allclose(straightness(P), np.sqrt(2 * np.mean(angles**2)) / riemann_length(P), rtol=1e-9)
 
 
 # The three square roots that published code forgets; each test fails without its square root.
