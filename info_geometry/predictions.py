@@ -23,7 +23,8 @@ from info_geometry.script import REPOSITORY, InputError, replacing, shown, unkno
 
 PREDICTIONS = REPOSITORY / "predictions"
 ROW_SUM_TOLERANCE = 1e-2  # rows of float16 or rounded probabilities stay well within; more is not rounding
-BLOCK_BYTES = 1 << 28  # float64 square roots of one block of samples
+READ_BYTES = 1 << 28  # one block of samples, were it float64
+CACHE_BYTES = 1 << 23  # float64 square roots of the samples worked on at a time
 CHUNK_VALUES = 1 << 15  # of float16: 64 KiB, one checkpoint and some samples
 
 
@@ -247,9 +248,8 @@ def sample_blocks(*stacks, beside=0, desc=None):
     """Yield the square roots of stacks (M, N, C), all with the same N and C, block of samples by block.
 
     A stack is an array, a `Trajectory` or `Models`. Each step yields a list with one (M, B, C) array a stack, in
-    float64; B is such that these and `beside` more models that the caller makes of them take a quarter of a gigabyte,
-    whatever N is (and what is made on the way to them, some three times as much).
-    `desc` names a progress bar.
+    float64; B is such that these, and `beside` more models that the caller makes of them, stay in the processor's
+    cache, if a single sample does. Files are read by larger blocks of whole chunks. `desc` names a progress bar.
     """
     shapes = [stack.shape for stack in stacks]
     for shape in shapes:
@@ -258,15 +258,18 @@ def sample_blocks(*stacks, beside=0, desc=None):
         if shape[1:] != shapes[0][1:] or 0 in shape:
             raise InputError(f"expected non-empty stacks over the same samples and classes, got shapes {shapes}")
     n_samples, n_classes = shapes[0][1:]
-    size = max(1, BLOCK_BYTES // (8 * n_classes * (beside + sum(shape[0] for shape in shapes))))
+    n_models = sum(shape[0] for shape in shapes)
+    size = max(1, CACHE_BYTES // (8 * n_classes * (beside + n_models)))
     chunk = chunk_samples(n_classes)
-    size = size // chunk * chunk or size
-    starts = range(0, n_samples, size)
-    for start in tqdm(starts, desc=desc, unit="block", disable=None if desc else True):
-        yield [
-            square_roots(stack[:, start : start + size], lambda m, n, s=stack, a=start: _place(s, m, n + a))
-            for stack in stacks
-        ]
+    n_read = max(1, READ_BYTES // (8 * n_classes * n_models))
+    n_read = n_read // chunk * chunk or n_read
+    for start in tqdm(range(0, n_samples, n_read), desc=desc, unit="block", disable=None if desc else True):
+        read = [stack[:, start : start + n_read] for stack in stacks]
+        for a in range(0, read[0].shape[1], size):
+            yield [
+                square_roots(block[:, a : a + size], lambda m, n, s=stack, a=start + a: _place(s, m, n + a))
+                for block, stack in zip(read, stacks, strict=True)
+            ]
 
 
 def _place(stack, model, sample):

@@ -50,7 +50,8 @@ def test_chunks_suit_both_blocks_of_samples_and_checkpoints(tmp_path):
 
 
 def test_distances_from_files_equal_those_of_arrays(tmp_path, monkeypatch):
-    monkeypatch.setattr(predictions, "BLOCK_BYTES", 4000)
+    monkeypatch.setattr(predictions, "READ_BYTES", 9000)
+    monkeypatch.setattr(predictions, "CACHE_BYTES", 4000)
     runs = [trajectory(5, seed=s) for s in (0, 10, 2)]
     for seed, P in zip((0, 10, 2), runs, strict=True):
         write_published(tmp_path / "toy_a" / f"preds_{seed}.h5", P, decimals=8)
@@ -150,7 +151,8 @@ def test_blocks_cover_all_samples_once(monkeypatch):
     P, Q = models(3, 47, 4), models(2, 47, 4)
     monkeypatch.setattr(predictions, "CHUNK_VALUES", 20)
     for block_bytes in (1, 2000, 1 << 20):
-        monkeypatch.setattr(predictions, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(predictions, "READ_BYTES", block_bytes)
+        monkeypatch.setattr(predictions, "CACHE_BYTES", block_bytes // 3)
         blocks = list(predictions.sample_blocks(P, Q))
         np.testing.assert_array_equal(np.concatenate([b for b, _ in blocks], axis=1), square_roots(P))
         np.testing.assert_array_equal(np.concatenate([b for _, b in blocks], axis=1), square_roots(Q))
