@@ -94,7 +94,7 @@ def _page(path, tasks, names, title):
     figure.update_layout(
         title=title,
         template="plotly_white",
-        scene={**axes, "aspectmode": "data"},
+        scene={**axes, "aspectmode": "data", "camera_eye": {"x": 1.4, "y": 1.4, "z": 0.8}},
         legend={"title": "task (line: mean over seeds)", "itemsizing": "constant"},
         margin={"l": 0, "r": 0, "b": 0, "t": 50},
     )

@@ -44,7 +44,7 @@ class Trajectory:
         if not seed:
             raise InputError(f"{shown(path)}: the name must be preds_<seed>.h5 with a whole number as seed")
         self.seed = int(seed[1])
-        with self._open() as file:
+        with _Reading(self.path) as file:
             data = file.get("data")
             if not isinstance(data, h5py.Dataset):
                 raise InputError(f"{shown(path)}: has no dataset 'data'; it holds {sorted(file) or 'nothing'}")
@@ -67,11 +67,8 @@ class Trajectory:
         return self.shape[0]
 
     def __getitem__(self, key):
-        with self._open() as file:
+        with _Reading(self.path) as file:
             return file["data"][key]
-
-    def _open(self):
-        return _Reading(self.path)
 
     def where(self, checkpoint, sample):
         """The place of one row, for messages."""
