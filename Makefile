@@ -40,6 +40,9 @@ $(EMBEDDING) $(PLOTS) &: $(PREDICTIONS) $(LABELS) $(wildcard info_geometry/*.py)
 	$(VENV) info_geometry/inpca.py $(FOLDERS)
 	$(VENV) info_geometry/trajectory.py $(FOLDERS)
 
+# files are written whole or not at all: those of a run that is stopped are not to be deleted
+.PRECIOUS: $(PREDICTIONS) $(LABELS) $(EMBEDDING) $(PLOTS)
+
 test: .venv/ready
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check

@@ -9,6 +9,7 @@ probabilistic models and data with intensive principal component analysis", PNAS
 """
 
 import argparse
+import contextlib
 import json
 
 import numpy as np
@@ -59,10 +60,11 @@ class InPCA:
         self.models_ = X if len(X.shape) == 3 else None
         D = _distances(X) if self.models_ is None else pairwise(X)
         size = len(D) if self.n_components is None else min(self.n_components, len(D))
+        # without weights eigenvalues are those of W, not of W / M
         self.weights_ = np.ones(len(D)) if sample_weight is None else _weights(sample_weight, len(D))
-        self.shares_ = self.weights_ / self.weights_.sum()
-        self.means_ = D @ self.shares_
-        self.mean_ = self.means_ @ self.shares_
+        shares = self.weights_ / self.weights_.sum()
+        self.means_ = D @ shares
+        self.mean_ = self.means_ @ shares
         root = np.sqrt(self.weights_)
         W = D - self.means_
         W -= self.means_[:, None] - self.mean_
@@ -97,7 +99,8 @@ class InPCA:
         d = np.asarray(X, dtype=np.float64)
         if d.ndim != 2 or d.shape[1] != len(self.embedding_) or not np.isfinite(d).all():
             raise InputError(f"expected finite distances (K, {len(self.embedding_)}), got shape {d.shape}")
-        b = -(d - (d @ self.shares_)[:, None] - self.means_ + self.mean_) / 2
+        shares = self.weights_ / self.weights_.sum()
+        b = -(d - (d @ shares)[:, None] - self.means_ + self.mean_) / 2
         scale = np.divide(1, self.eigenvalues_, out=np.zeros(len(self.eigenvalues_)), where=self.nonzero_)
         return (b * self.weights_) @ self.embedding_ * scale
 
@@ -110,14 +113,15 @@ def explained_stress(kept, total):
 
 def _leading(W, size):
     """The `size` eigenpairs of largest magnitude of a symmetric matrix (M, M), descending: (k,), (M, k)."""
-    if len(W) < FULL_BELOW or size > len(W) // 10:
-        values, vectors = np.linalg.eigh(W)
-    else:
+    found = None
+    if len(W) >= FULL_BELOW and size <= len(W) // 10:
+        from scipy.sparse.linalg import ArpackError, eigsh
+
         # a vector of its own, since the default draws from a random state; not of ones, which W takes to 0
         start = np.random.default_rng(0).normal(size=len(W))
-        from scipy.sparse.linalg import eigsh
-
-        values, vectors = eigsh(W, size, which="LM", v0=start, tol=1e-12)
+        with contextlib.suppress(ArpackError):  # such as for equal models, where W is 0
+            found = eigsh(W, size, which="LM", v0=start, tol=1e-12)
+    values, vectors = found or np.linalg.eigh(W)
     order = np.argsort(-np.abs(values), kind="stable")[:size]
     return values[order], vectors[:, order]
 

@@ -27,6 +27,7 @@ STYLE = {
     "legend.frameon": False,
     "savefig.dpi": 300,
     "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # a dollar in the name of a task is one
 }
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without yellow, which pales on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
@@ -191,7 +192,7 @@ def comparison_figure(path, tasks, grid, distances):
             panel.set_axis_off()
         figure.axes[0].set_ylim(bottom=0)
         figure.supxlabel("progress", fontsize=8)
-        figure.supylabel(r"$d_B$ per sample (nats)", fontsize=8)
+        figure.supylabel(r"$d_B$ per sample (nats)", fontsize=8, parse_math=True)
         order = [name for name in [*tasks, "between seeds\nof one task"] if name in handles]
         figure.legend([handles[name] for name in order], order, loc="outside right center", title="to")
         return _save(figure, path)

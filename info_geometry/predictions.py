@@ -149,7 +149,7 @@ def add_arguments(parser):
 
 def chosen(args):
     """What the options choose (see `add_arguments`): trajectories, folder of results and folder of figures."""
-    if args.folders and args.dataset:
+    if args.folders and args.dataset is not None:
         raise InputError("name folders, or a dataset with --dataset, not both")
     trajectories = read(args.folders or folders_of(args.dataset), args.force)
     parent = trajectories[0].path.parent.parent
@@ -164,7 +164,7 @@ def folders_of(dataset=None, root=PREDICTIONS):
     if not folders:
         raise InputError(f"{shown(root)}: holds no folders <dataset>_<task> with files preds_<seed>.h5")
     known = {folder.name.partition("_")[0] for folder in folders}
-    if dataset and dataset not in known:
+    if dataset is not None and dataset not in known:
         raise unknown(f"dataset in {shown(root)}:", dataset, sorted(known))
     return [folder for folder in folders if dataset in (None, folder.name.partition("_")[0])]
 
@@ -353,8 +353,12 @@ class Writer:
         if self.settings.exists():
             self._check(_json(self.settings), self.parts)
             while (part := self._part(self.done)).exists():
-                with np.load(part, allow_pickle=False) as arrays:
-                    self._check_id(str(arrays["id"]), part)
+                try:
+                    with np.load(part, allow_pickle=False) as arrays:
+                        id = str(arrays["id"]) if "data" in arrays else None
+                except Exception:  # damaged, such as by a power cut: it is made again
+                    return
+                self._check_id(id, part)
 
     def _check(self, record, path):
         if differ := differing(record, self.record):

@@ -24,8 +24,11 @@ def unknown(kind, name, known):
     return InputError(f"unknown {kind} {name!r}; {hint}")
 
 
-def run(main):
-    """Run a script's main function and exit: status 2 and one sentence for bad input, 130 when stopped."""
+def run(main, resumes=False):
+    """Run a script's main function and exit: status 2 and one sentence for bad input, 130 when stopped.
+
+    `resumes` says that the same command goes on where it was stopped.
+    """
     name = Path(sys.argv[0]).name
     warnings.formatwarning = lambda message, *_, **__: f"{name}: {message}\n"
     try:
@@ -36,7 +39,7 @@ def run(main):
     except InputError as error:
         sys.exit(_say(f"{name}: {error}", status=2))
     except KeyboardInterrupt:
-        sys.exit(_say(f"{name}: stopped; the same command goes on from here", status=130))
+        sys.exit(_say(f"{name}: stopped" + "; the same command goes on from here" * resumes, status=130))
 
 
 def _say(sentence, status):

@@ -93,8 +93,11 @@ def straightness(P):
     sqrt(2 mean_n theta_n^2) / `riemann_length`, theta_n the angle on sample n's sphere: both in the same units, so
     that it is at most 1. Not a number for a trajectory that does not move.
     """
+    return _part_of(riemann_length(P), P)
+
+
+def _part_of(length, P):
     ends = np.concatenate([geodesic.angles(r[0], r[-1]) for (r,) in sample_blocks(P)])
-    length = riemann_length(P)
     return np.sqrt(2 * np.mean(ends**2)) / length if length > 0 else np.nan
 
 
@@ -199,7 +202,8 @@ class Measured(NamedTuple):
 
 def measure(P, labels):
     """Progress, accuracy, length and straightness of a trajectory (T, N, C) with true classes (N,)."""
-    return Measured(geodesic.progress(P, labels), accuracy(P, labels), riemann_length(P), straightness(P))
+    length = riemann_length(P)
+    return Measured(geodesic.progress(P, labels), accuracy(P, labels), length, _part_of(length, P))
 
 
 def main():

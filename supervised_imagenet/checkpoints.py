@@ -74,7 +74,7 @@ def sha256(path):
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"{shown(path)}: not readable ({error.strerror})") from error
+        raise InputError(f"{shown(path)}: not readable ({error.strerror or error})") from error
 
 
 def weights(content, path):

@@ -218,6 +218,11 @@ def _decode(path, size):
 
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):  # more than 8 bits, which convert() would clip
+                pixels = np.asarray(image)
+                if pixels.dtype.kind == "f" or pixels.max() >= 1 << 16:
+                    raise ValueError("32 bits a pixel")
+                image = Image.fromarray((pixels >> 8).astype(np.uint8))
             image = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{shown(path)}: not a readable image ({error}); mend or remove it") from error

@@ -456,6 +456,8 @@ def test_few_and_equal_models():
     assert one.explained_stress_.tolist() == [1.0]
     equal = InPCA(3).fit(pairwise(np.repeat(models(1), 4, axis=0)))
     assert (equal.embedding_ == 0).all()
+    many = InPCA(3).fit(np.zeros((1200, 1200)))
+    assert (many.embedding_ == 0).all()
     two = InPCA(3).fit(np.array([[0, 0.5], [0.5, 0]]))
     np.testing.assert_allclose(two.eigenvalues_, [0.25, 0], atol=1e-15)
     assert np.isfinite(two.embedding_).all()

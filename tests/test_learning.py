@@ -62,6 +62,16 @@ def test_an_image_folder_is_decoded_in_the_order_of_names(tree):
     assert small.val.images.shape == (6, 3, 8, 8)
 
 
+def test_images_of_16_bits_are_scaled_and_of_32_refused(tree):
+    ramp = np.arange(144, dtype=np.uint16).reshape(12, 12) * 455
+    Image.fromarray(ramp).save(tree / "val" / "cat" / "0.png")
+    d = datasets.load(options("imagefolder", name="pets", data_dir=tree, size=12))
+    np.testing.assert_array_equal(d.val.images[0], np.stack([ramp >> 8] * 3))
+    Image.fromarray(ramp.astype(np.float32)).save(tree / "val" / "cat" / "0.tiff")
+    with pytest.raises(InputError, match=r"0\.tiff: not a readable image \(32 bits a pixel\)"):
+        _ = datasets.load(options("imagefolder", name="pets", data_dir=tree, size=12)).val.images
+
+
 def test_faults_of_an_image_folder_are_named(tree):
     def load(**others):
         return datasets.load(options("imagefolder", **{"name": "pets", "data_dir": tree, "size": 12} | others))

@@ -78,6 +78,17 @@ def test_a_writer_goes_on_where_another_was_killed(tmp_path):
     assert [p.name for p in broken.parent.iterdir()] == ["preds_0.h5"]
 
 
+def test_a_damaged_part_is_made_again(tmp_path):
+    path = tmp_path / "toy_a" / "preds_0.h5"
+    written(path, models(4))
+    part = tmp_path / "toy_a" / ".preds_0.parts" / "00002.npz"
+    for content in (b"", part.read_bytes()[:200], b"text"):
+        part.write_bytes(content)
+        assert Writer(path, RECORD, IDS).done == 2
+    written(path, models(4)).finish()
+    np.testing.assert_array_equal(Trajectory(path)[:, :], models(4).astype(np.float16))
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_other_settings_are_refused_and_versions_are_not(tmp_path, finished):
     path = tmp_path / "toy_a" / "preds_0.h5"

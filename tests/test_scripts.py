@@ -2,9 +2,12 @@
 
 import csv
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy as np
@@ -137,7 +140,7 @@ def test_one_of_everything_is_no_error(tmp_path, call):
 
 def test_more_tasks_than_colours_are_told_apart(tmp_path, call):
     for task in range(9):
-        write_published(tmp_path / f"toy_task {task}" / "preds_0.h5", trajectory(4, seed=task))
+        write_published(tmp_path / f"toy_$\\task {task}$" / "preds_0.h5", trajectory(4, seed=task))
     assert call(INPCA, *sorted(tmp_path.glob("toy_*")))[0] == 0
     from info_geometry.plot import looks
 
@@ -198,8 +201,9 @@ def test_faults_of_folders(folders, refused, script, tmp_path):
     assert "toy: toy_a, toy_b; other: other_a" in sentence
     assert "is also in" in refused(script, folders[0], folders[0])
     assert "not both" in refused(script, folders[0], "--dataset", "toy")
-    missing = refused(script, "--dataset", "/never")
-    assert "holds no folders" in missing or "unknown dataset" in missing
+    for name in ("/never", ""):
+        missing = refused(script, "--dataset", name)
+        assert "holds no folders" in missing or "unknown dataset" in missing
 
 
 @pytest.mark.parametrize(
@@ -343,6 +347,7 @@ def test_a_place_that_is_no_folder(folders, call, tmp_path):
         (["--lr", "nan"], "--lr nan: must be above 0"),
         (["--smoothing", "1"], "--smoothing 1.0: must be at least 0 and below 1"),
         (["--dataset", "imagefolder", "--name", "a_b"], "letters, digits and hyphens"),
+        (["--batch-size", "1"], "--batch-size 1: must be 2 or more"),
         (["--seed", "-1"], "seeds are whole numbers from 0"),
         (["--seed", "x"], "invalid int value"),
     ],
@@ -366,16 +371,40 @@ def test_faults_of_imprinting(refused, tmp_path):
     (run / "settings.json").write_text("{}")
     assert "settings.json: not the settings of a run" in refused(STORE, *checkpoints)
     assert "needs --arch" in refused(STORE, "--run-folder", run)
+    assert "must be above 0, and finite" in refused(STORE, *checkpoints, "--temperature", "nan")
     assert "--arch goes with --run-folder" in refused(STORE, *checkpoints, "--arch", "cnn")
     mine = ["--run-folder", tmp_path / "none", "--arch", "cnn", "--predictions", tmp_path / "p"]
     assert "none: no such folder of checkpoints" in refused(STORE, *mine, "--task", "mine", "--seed", 0)
     assert "has no slash" in refused(STORE, *mine, "--task", "a/b", "--seed", 0)
     assert "whole numbers from 0" in refused(STORE, *mine, "--task", "mine", "--seed", -1)
+    (run / "settings.json").write_text('{"arch": 5, "size": [1, 8, 8]}')
+    assert "arch must be a name" in refused(STORE, *checkpoints)
     (run / "settings.json").write_text('{"arch": "cnn", "size": [1, 8, 8]}')
     (run / "checkpoint_000.pt").unlink()
     (run / "checkpoint_000.pt").mkdir()
     assert "checkpoint_000.pt: not readable (Is a directory)" in refused(STORE, *checkpoints)
     assert not (tmp_path / "p").exists(), "nothing is written"
+
+
+def test_what_is_made_stays_when_make_is_stopped(tmp_path):
+    """GNU make deletes the targets of a recipe that is stopped, unless they are precious."""
+    (tmp_path / "Makefile").write_text((REPOSITORY / "Makefile").read_text())
+    (tmp_path / "pyproject.toml").write_text("")
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nmkdir -p predictions/digits_all\ntouch predictions/digits_all/preds_0.h5\nsleep 60\n")
+    python.chmod(0o755)
+    (tmp_path / ".venv" / "ready").write_text("")
+    made = tmp_path / "predictions" / "digits_all" / "preds_0.h5"
+    process = subprocess.Popen(["make", "picture"], cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE)
+    for _ in range(200):
+        if made.exists():
+            break
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate()
+    assert b"Interrupt" in err
+    assert made.exists()
 
 
 @pytest.mark.parametrize("script", [INPCA, TRAJECTORY, TRAIN, STORE, STORE.replace("predictions", "labels")])

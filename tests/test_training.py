@@ -99,10 +99,11 @@ def test_other_settings_are_refused(trained, refused, call, tmp_path):
     # weights without settings are not given new ones
     run = tmp_path / "digits_even" / "0"
     run.mkdir(parents=True)
-    (run / "checkpoint_000.pt").write_bytes(b"")
+    (run / "mine.pth").write_bytes(b"")
     (run / "inside").mkdir()
     again = ["--task", "even", "--seed", 0, "--checkpoints", tmp_path, *SHORT]
-    assert "there is none beside its checkpoints" in refused(TRAIN, *again)
+    assert "there is none beside what is there" in refused(TRAIN, *again)
+    assert (run / "mine.pth").exists()
     (run / "settings.json").write_text("[]")
     assert "list there" in refused(TRAIN, *again)
     (run / "settings.json").write_text("{")
@@ -136,7 +137,7 @@ def test_more_checkpoints_are_added_to_those_imprinted(trained, call, tmp_path):
 def test_checkpoints_by_others_are_imprinted(trained, call, tmp_path):
     for index, path in enumerate(checkpoints.listed(trained / "checkpoints" / "digits_even" / "0")):
         weights = {f"module.{k}": v for k, v in checkpoints.load(path)["model"].items()}
-        torch.save({"state_dict": weights, "epoch": None}, tmp_path / f"epoch_{index}.pth")
+        torch.save({"state_dict": weights, "epoch": None, "step": float("nan")}, tmp_path / f"epoch_{index}.pth")
     arguments = ["--run-folder", tmp_path, "--arch", "cnn", "--task", "mine", "--seed", 7]
     status, _, err = call(STORE, *arguments, "--predictions", tmp_path / "p")
     assert status == 0, err

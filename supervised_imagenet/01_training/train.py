@@ -106,6 +106,8 @@ def check_recipe(recipe):
     for key in ("epochs", "batch_size", "lr"):
         if not recipe[key] > 0:
             raise InputError(f"--{key.replace('_', '-')} {recipe[key]}: must be above 0")
+    if recipe["batch_size"] < 2:
+        raise InputError(f"--batch-size {recipe['batch_size']}: must be 2 or more, since norms are over the batch")
     for key, above in (
         ("momentum", 1),
         ("weight_decay", math.inf),
@@ -117,7 +119,10 @@ def check_recipe(recipe):
 
 
 def start(folder, settings, overwrite):
-    """Note the settings in the run's folder, or check that the run that is there has the same."""
+    """Note the settings in the run's folder, emptied first if `overwrite` and if a run with others is there.
+
+    Raises InputError where such a run, or anything without settings, is there and not to be overwritten.
+    """
     path = folder / "settings.json"
     if path.exists():
         try:
@@ -127,14 +132,14 @@ def start(folder, settings, overwrite):
         if not differ:
             return
     else:
-        differ = "there is none beside its checkpoints" if any(folder.glob("*.pt")) else ""
+        differ = "there is none beside what is there" if any(folder.glob("[!.]*")) else ""
     if differ and not overwrite:
         raise InputError(f"{shown(path)}: not the settings of this run ({differ}); --overwrite trains anew")
-    if folder.exists():
+    if differ:
         try:
             shutil.rmtree(folder)
         except OSError as error:
-            raise InputError(f"{shown(folder)}: cannot be removed ({error.strerror})") from error
+            raise InputError(f"{shown(folder)}: cannot be removed ({error.strerror or error})") from error
     with replacing(path) as partial:
         partial.write_text(json.dumps(settings, indent=1) + "\n")
 
@@ -224,4 +229,4 @@ def decayed(decay, fraction):
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, resumes=True)

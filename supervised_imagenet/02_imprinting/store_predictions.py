@@ -10,6 +10,7 @@ done again, and what a killed run has done is kept.
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from info_geometry.predictions import PREDICTIONS, Trajectory, Writer, digest
@@ -41,8 +42,8 @@ def parse():
     parser.add_argument("--batch-size", type=int, default=500)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     args = parser.parse_args()
-    if args.temperature <= 0 or args.batch_size < 1:
-        parser.error("--temperature and --batch-size must be above 0")
+    if not 0 < args.temperature < math.inf or args.batch_size < 1:
+        parser.error("--temperature and --batch-size must be above 0, and finite")
     args.task = [Path(task).stem if task.endswith(".json") else task for task in args.task or []]
     if any("/" in task or not task for task in args.task) or min(args.seed or [0]) < 0:
         parser.error("a task's name has no slash, and seeds are whole numbers from 0")
@@ -117,7 +118,8 @@ def read_settings(folder):
     path = folder / "settings.json"
     try:
         settings = json.loads(path.read_text())
-        str(settings["arch"]), list(settings["size"])
+        if not isinstance(settings["arch"], str) or not isinstance(settings["size"], list):
+            raise TypeError("arch must be a name, and size a list")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{shown(path)}: not the settings of a run ({error!r})") from error
     return settings
@@ -180,7 +182,7 @@ def imprint_run(folder, path, record, dataset, val, train, folds, args):
 def number_in(content, key, default):
     """The number that a checkpoint, perhaps somebody else's, holds under `key`."""
     value = content.get(key)
-    return float(value) if isinstance(value, int | float) else float(default)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else float(default)
 
 
 def store_metrics(folder):
@@ -194,4 +196,4 @@ def store_metrics(folder):
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, resumes=True)
