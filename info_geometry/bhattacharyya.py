@@ -45,7 +45,7 @@ def pairwise(P, *, floor=FLOOR, desc=None):
             for j in range(i, n_models, TILE):
                 clipped += _subtract_logs(total[i : i + TILE, j : j + TILE], roots, roots, i, j, floor)
     warn_of_floor(clipped, n_models * (n_models - 1) // 2 * n_samples, floor)
-    upper = np.triu(_per_sample(total, n_samples), k=1)
+    upper = np.triu(per_sample(total, n_samples), k=1)
     return upper + upper.T
 
 
@@ -54,12 +54,20 @@ def cross(P, Q, *, floor=FLOOR, desc=None):
     n_samples = _shape(P)[1]
     total, clipped = np.zeros((P.shape[0], _shape(Q)[0])), 0
     for roots_p, roots_q in sample_blocks(P, Q, desc=desc):
-        roots_p, roots_q = (np.ascontiguousarray(r.swapaxes(0, 1)) for r in (roots_p, roots_q))
-        for i in range(0, total.shape[0], TILE):
-            for j in range(0, total.shape[1], TILE):
-                clipped += _subtract_logs(total[i : i + TILE, j : j + TILE], roots_p, roots_q, i, j, floor)
+        clipped += add_cross(total, roots_p, roots_q, floor)
     warn_of_floor(clipped, total.size * n_samples, floor)
-    return _per_sample(total, n_samples)
+    return per_sample(total, n_samples)
+
+
+def add_cross(total, roots_p, roots_q, floor=FLOOR):
+    """Add to `total` (M, K) the distances between unit vectors (M, B, C) and (K, B, C), summed over samples; returns
+    the number of affinities below the floor."""
+    clipped = 0
+    roots_p, roots_q = (np.ascontiguousarray(r.swapaxes(0, 1)) for r in (roots_p, roots_q))
+    for i in range(0, total.shape[0], TILE):
+        for j in range(0, total.shape[1], TILE):
+            clipped += _subtract_logs(total[i : i + TILE, j : j + TILE], roots_p, roots_q, i, j, floor)
+    return clipped
 
 
 def aligned(P, Q, *, floor=FLOOR):
@@ -127,7 +135,8 @@ def _subtract_logs(total, roots_p, roots_q, i, j, floor):
     return clipped
 
 
-def _per_sample(total, n_samples):
+def per_sample(total, n_samples):
+    """Distances, from their sums over samples; those that rounding alone makes are 0."""
     distances = total / n_samples
     distances[distances < RESOLUTION] = 0
     return distances

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from info_geometry import geodesic
-from info_geometry.bhattacharyya import distances_of_roots, steps, warn_of_floor
+from info_geometry.bhattacharyya import add_cross, distances_of_roots, per_sample, steps, warn_of_floor
 from info_geometry.predictions import (
     add_arguments,
     chosen,
@@ -147,33 +147,80 @@ def compare(tasks, progress, grid, mean="arithmetic", desc=None):
     {(task_a, task_b): (S,)} d_B per sample; (task, task) is the mean over pairs of its seeds, and is left out
     for a task with one seed
     """
-    pairs = list(itertools.combinations_with_replacement(tasks, 2))
-    pairs = [(a, b) for a, b in pairs if a != b or len(tasks[a]) > 1]
-    total = {pair: np.zeros(len(grid)) for pair in pairs}
-    clipped = measured = 0
-
-    def add(pair, r, s, weight=1.0):
-        nonlocal clipped, measured
+    total, clipped = {}, 0
+    for pair, r, s in _side_by_side(tasks, progress, grid, mean, desc):
         distances, below = distances_of_roots(r, s)
-        total[pair] += distances.sum(axis=-1) * weight
-        clipped, measured = clipped + below, measured + distances.size
+        total[pair] = total.get(pair, 0) + distances.sum(axis=-1)
+        clipped += below
+    n_samples = _n_samples(tasks)
+    warn_of_floor(clipped, len(total) * len(grid) * n_samples)
+    return _mean_over_seeds({pair: value / n_samples for pair, value in total.items()}, tasks)
 
+
+def separations(tasks, progress, grid, mean="arithmetic", desc=None):
+    """How far apart trajectories are at any progress, for the same tasks, pairs and means as `compare`.
+
+    Returns the discrete Frechet distance and the nearest-point distance between trajectories at `grid` (S,), two
+    dicts {(task_a, task_b): number}; see `frechet` and `nearest_point`.
+    """
+    total, clipped = {}, 0
+    for pair, r, s in _side_by_side(tasks, progress, grid, mean, desc):
+        clipped += add_cross(total.setdefault(pair, np.zeros((len(grid), len(grid)))), r, s)
+    n_samples = _n_samples(tasks)
+    warn_of_floor(clipped, len(total) * len(grid) ** 2 * n_samples)
+    between = {pair: per_sample(value, n_samples) for pair, value in total.items()}
+    return tuple(_mean_over_seeds({k: f(D) for k, D in between.items()}, tasks) for f in (frechet, nearest_point))
+
+
+def _side_by_side(tasks, progress, grid, mean, desc):
+    """For each block of samples, all that is compared: ((task_a, task_b, n), r, s) with unit vectors (S, B, C) at equal
+    progress, of means over seeds; of a task with itself, n counts pairs of its seeds."""
     runs = [run for task in tasks for run in tasks[task]]
     beside = len(grid) * (len(tasks) + 2 * max(map(len, tasks.values())))
     for blocks in sample_blocks(*runs, beside=beside, desc=desc):
         blocks = iter(blocks)
         means = {}
         for task in tasks:
-            at = np.stack([_reindexed(next(blocks), p, grid) for p in progress[task]])
-            means[task] = mean_of_roots(at, mean)
-            seeds = list(itertools.combinations(at, 2))
-            for r, s in seeds:
-                add((task, task), r, s, 1 / len(seeds))
-        for a, b in pairs:
-            if a != b:
-                add((a, b), means[a], means[b])
-    warn_of_floor(clipped, measured)
-    return {pair: value / runs[0].shape[1] for pair, value in total.items()}
+            seeds = np.stack([_reindexed(next(blocks), p, grid) for p in progress[task]])
+            means[task] = mean_of_roots(seeds, mean)
+            for n, (r, s) in enumerate(itertools.combinations(seeds, 2)):
+                yield (task, task, n), r, s
+        for a, b in itertools.combinations(tasks, 2):
+            yield (a, b, 0), means[a], means[b]
+
+
+def _n_samples(tasks):
+    return next(iter(tasks.values()))[0].shape[1]
+
+
+def _mean_over_seeds(values, tasks):
+    """{(task_a, task_b, n): value} to the means over n, {(task_a, task_b): value}, in the order of the tasks."""
+    grouped = {pair: [] for pair in itertools.combinations_with_replacement(tasks, 2)}
+    for (a, b, _), value in values.items():
+        grouped[a, b].append(value)
+    return {pair: np.mean(group, axis=0) for pair, group in grouped.items() if group}
+
+
+def frechet(distances):
+    """Discrete Frechet distance of two trajectories, given the distances (S, T) between their models.
+
+    The smallest d such that both can be walked from end to end, never backwards, and never be farther apart than d
+    (Eiter and Mannila, "Computing discrete Frechet distance", 1994). In the units of `distances`.
+    """
+    D = np.asarray(distances, dtype=np.float64)
+    reach = np.empty_like(D)
+    reach[0], reach[:, 0] = np.maximum.accumulate(D[0]), np.maximum.accumulate(D[:, 0])
+    for i in range(1, D.shape[0]):
+        for j in range(1, D.shape[1]):
+            reach[i, j] = max(D[i, j], min(reach[i - 1, j], reach[i, j - 1], reach[i - 1, j - 1]))
+    return float(reach[-1, -1])
+
+
+def nearest_point(distances):
+    """Mean distance of a trajectory's models to the nearest one of the other trajectory, given the distances (S, T)
+    between them; the mean of both ways, so that it is symmetric."""
+    D = np.asarray(distances, dtype=np.float64)
+    return float(D.min(axis=0).mean() + D.min(axis=1).mean()) / 2
 
 
 def accuracy(P, labels):
@@ -291,9 +338,14 @@ def main():
     start, end = common_range([progress[t] for t in compared], [shown(t.path) for t in compared])
     grid = np.linspace(start, end, args.points)
     at = {task: [progress[t] for t in runs] for task, runs in moving.items()}
-    distances = compare(moving, at, grid, args.mean, desc="distances between trajectories")
+    distances = compare(moving, at, grid, args.mean, desc="distances at equal progress")
+    frechets, nearest = separations(moving, at, grid, args.mean, desc="distances at any progress")
     integrals = {pair: float(np.trapezoid(d, grid)) for pair, d in distances.items()}
-    print_integrals(list(moving), integrals, start, end)
+    print(f"distance between trajectories, integrated over progress from {start:.4f} to {end:.4f}, times 1000")
+    print_matrix(list(moving), integrals)
+    print("discrete Frechet distance between trajectories over that range, times 1000")
+    print_matrix(list(moving), frechets)
+    print("(on the diagonals: between seeds of the task)")
     made = [
         write_csv(
             compared_to[0],
@@ -304,7 +356,16 @@ def main():
             compared_to[1],
             {
                 "range": [start, end],
-                "integrals": [{"task_a": a, "task_b": b, "distance": d} for (a, b), d in integrals.items()],
+                "between": [
+                    {
+                        "task_a": a,
+                        "task_b": b,
+                        "integral": integrals[a, b],
+                        "frechet": float(frechets[a, b]),
+                        "nearest_point": float(nearest[a, b]),
+                    }
+                    for a, b in distances
+                ],
                 "record": record,
             },
         ),
@@ -335,14 +396,12 @@ def print_summary(tasks, measured, summary):
         print("(predictions in float16: a noise of about 1e-8 in each d_B, up to 2e-4 in the length of a step)")
 
 
-def print_integrals(tasks, integrals, start, end):
-    """The matrix of distances between trajectories, the distance between seeds on its diagonal."""
-    print(f"distance between trajectories, integrated over progress from {start:.4f} to {end:.4f}, times 1000")
+def print_matrix(tasks, values):
+    """Values between tasks, times 1000, as a matrix."""
     print(f"{'':<14}" + "".join(f"{task:>12}" for task in tasks))
     for a in tasks:
-        row = [integrals.get((a, b), integrals.get((b, a))) for b in tasks]
+        row = [values.get((a, b), values.get((b, a))) for b in tasks]
         print(f"{a:<14}" + "".join(f"{'-':>12}" if d is None else f"{1000 * d:>12.4f}" for d in row))
-    print("(on the diagonal: between seeds of the task)")
 
 
 def number(x):

@@ -1,6 +1,7 @@
 """Distances, geodesics, progress, trajectories and embedding, against formulas written from the definitions."""
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,11 +18,14 @@ from info_geometry.trajectory import (
     accuracy,
     common_range,
     compare,
+    frechet,
     mean_and_error,
     mean_of_roots,
+    nearest_point,
     new_maxima,
     reindex,
     riemann_length,
+    separations,
     straightness,
 )
 
@@ -318,6 +322,44 @@ def test_comparison_equals_the_definition(monkeypatch, mean):
         for task in "ab":
             between = [definition(r[i], s[i]) for r, s in itertools.combinations(R[task], 2)]
             np.testing.assert_allclose(found[task, task][i], np.mean(between), rtol=1e-9)
+
+
+def frechet_by_recursion(D):
+    @cache
+    def reach(i, j):
+        ways = [reach(a, b) for a, b in ((i - 1, j), (i, j - 1), (i - 1, j - 1)) if a >= 0 and b >= 0]
+        return max(D[i, j], min(ways)) if ways else D[i, j]
+
+    return reach(D.shape[0] - 1, D.shape[1] - 1)
+
+
+def test_frechet_and_nearest_point_distances():
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (1, 6), (5, 1), (7, 9)):
+        D = rng.random(shape)
+        assert frechet(D) == frechet_by_recursion(D) == frechet(D.T)
+        ways = [min(row) for row in D], [min(column) for column in D.T]
+        assert nearest_point(D) == pytest.approx((np.mean(ways[0]) + np.mean(ways[1])) / 2)
+    # two parallel lines, one of them with a peak
+    points = np.array([[0, 0], [1, 0], [2, 3], [3, 0]]), np.array([[0, 1], [1, 1], [2, 1], [3, 1]])
+    D = ((points[0][:, None] - points[1][None]) ** 2).sum(-1)
+    assert (frechet(D), nearest_point(D)) == (4, (7 / 4 + 1) / 2 + 1 / 8)
+
+
+def test_separations_equal_the_definition():
+    labels = labels_of()
+    tasks = {"a": [trajectory(9, seed=s) for s in range(3)], "b": [trajectory(9, seed=5, end=6)]}
+    at = {task: [progress(P, labels) for P in runs] for task, runs in tasks.items()}
+    grid = np.linspace(*common_range([p for runs in at.values() for p in runs], "0123"), 5)
+    frechets, nearest = separations(tasks, at, grid)
+    R = {task: [reindex(P, p, grid) for P, p in zip(tasks[task], at[task], strict=True)] for task in tasks}
+    D = cross(np.mean(R["a"], axis=0), R["b"][0])
+    assert set(frechets) == set(nearest) == {("a", "a"), ("a", "b")}
+    assert frechets["a", "b"] == pytest.approx(frechet(D), rel=1e-9)
+    assert nearest["a", "b"] == pytest.approx(nearest_point(D), rel=1e-9)
+    seeds = [cross(r, s) for r, s in itertools.combinations(R["a"], 2)]
+    assert frechets["a", "a"] == pytest.approx(np.mean([frechet(D) for D in seeds]), rel=1e-9)
+    assert nearest["a", "a"] == pytest.approx(np.mean([nearest_point(D) for D in seeds]), rel=1e-9)
 
 
 def test_means_of_one_model_and_of_zeros():

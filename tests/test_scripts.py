@@ -88,8 +88,14 @@ def test_published_files_are_measured_unchanged(folders, call):
         np.testing.assert_array_equal(got, values)
     summary = json.loads((embedding / "toy_comparison.json").read_text())
     assert summary["range"] == [grid[0], grid[-1]]
-    integral = next(i["distance"] for i in summary["integrals"] if (i["task_a"], i["task_b"]) == ("a", "b"))
-    assert integral == pytest.approx(np.trapezoid(expected["a", "b"], grid))
+    between = next(i for i in summary["between"] if (i["task_a"], i["task_b"]) == ("a", "b"))
+    assert between["integral"] == pytest.approx(np.trapezoid(expected["a", "b"], grid))
+    frechets, nearest = functions.separations(runs, at, grid)
+    assert between["frechet"] == frechets["a", "b"]
+    assert between["nearest_point"] == nearest["a", "b"]
+    rounding = 1 + 1e-9
+    assert expected["a", "b"][[0, -1]].max() / rounding <= between["frechet"] <= expected["a", "b"].max() * rounding
+    assert between["nearest_point"] <= expected["a", "b"].mean() * rounding
     for name in ("progress.png", "trajectories_compare.png"):
         assert (folders[0].parent / "plots" / "toy" / name).exists()
 
