@@ -1,5 +1,6 @@
 # make picture   sets up .venv, then trains, imprints, embeds, measures and draws; DATASET=cifar10 for another
 # make test      sets up .venv and runs the tests; make test-all adds those that take longer
+# make benchmark   measures beside the published algorithms, and writes benchmarks/README.md
 # make clean     takes away what make picture made, but for .venv
 
 DATASET = digits
@@ -53,6 +54,9 @@ test-all: .venv/ready
 	.venv/bin/ruff format --check
 	$(VENV) -m pytest
 
+benchmark: .venv/ready
+	$(VENV) benchmarks/run.py
+
 clean: known-dataset
 	rm -rf $(CHECKPOINTS) plots/$(DATASET)
 	rm -rf $(FOLDERS:=/.preds_*) $(FOLDERS:=/.metrics*) predictions/embedding/.$(DATASET)_*
@@ -72,4 +76,4 @@ known-dataset:
 	.venv/bin/pip install --editable '.[test]'
 	@touch $@
 
-.PHONY: picture test test-all clean known-dataset
+.PHONY: picture test test-all benchmark clean known-dataset

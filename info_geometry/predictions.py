@@ -224,21 +224,26 @@ def square_roots(P, where=None):
     Raises InputError at the first row that is not finite, has a negative value, or sums to something further
     than 1e-2 from one; `where(*index)` says its place.
     """
-    p = np.asarray(P, dtype=np.float64)
-    total = p.sum(axis=-1, keepdims=True)
-    bad = ~(np.abs(total[..., 0] - 1) <= ROW_SUM_TOLERANCE) | (p.min(axis=-1) < 0)
-    if bad.any():
-        index = tuple(int(i) for i in np.argwhere(bad)[0])
-        place = where(*index) if where else f"row {list(index)}"
-        row = p[index]
-        if not np.isfinite(row).all():
-            fault = "holds a value that is not finite"
-        elif row.min() < 0:
-            fault = f"holds a negative value, {row.min():.6g}"
-        else:
-            fault = f"sums to {row.sum():.6g}"
-        raise InputError(f"{place} {fault}; each row must be a probability over the classes")
-    return np.sqrt(p / total)
+    p = np.array(P, dtype=np.float64)  # a copy, worked on in place
+    total = p @ np.ones(p.shape[-1])
+    if not (np.abs(total - 1) <= ROW_SUM_TOLERANCE).all() or p.min() < 0:
+        _refuse(p, total, where)
+    p /= total[..., None]
+    return np.sqrt(p, out=p)
+
+
+def _refuse(p, total, where):
+    """Raise InputError at the first row that is no probability."""
+    bad = ~(np.abs(total - 1) <= ROW_SUM_TOLERANCE) | (p.min(axis=-1) < 0)
+    index = tuple(int(i) for i in np.argwhere(bad)[0])
+    place, row = where(*index) if where else f"row {list(index)}", p[index]
+    if not np.isfinite(row).all():
+        fault = "holds a value that is not finite"
+    elif row.min() < 0:
+        fault = f"holds a negative value, {row.min():.6g}"
+    else:
+        fault = f"sums to {row.sum():.6g}"
+    raise InputError(f"{place} {fault}; each row must be a probability over the classes")
 
 
 def sample_blocks(*stacks, beside=0, desc=None):
