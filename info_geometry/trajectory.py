@@ -267,77 +267,71 @@ def main():
 
     from tqdm import tqdm
 
-    from info_geometry import plot
-
-    dataset = trajectories[0].dataset
     tasks = {}
     for t in trajectories:
         tasks.setdefault(t.task, []).append(t)
     bar = tqdm(trajectories, desc="progress and length", unit="run", disable=None)
     measured = {t: measure(t, labels) for t in bar}
-    progress = {t: m.progress for t, m in measured.items()}
-    lengths = {task: [measured[t].length for t in runs] for task, runs in tasks.items()}
     record = {
         "inputs": {t.name: t.record for t in trajectories},
         "settings": {"mean": args.mean, "points": args.points},
         "versions": versions("numpy", "h5py"),
     }
-    summary = {task: mean_and_error(values) for task, values in lengths.items()}
-    compared_to = [results / f"{dataset}_comparison.{kind}" for kind in ("csv", "json")]
-    for stale in (*compared_to, figures / "trajectories_compare.png"):
+    prefix = results / trajectories[0].dataset
+    for stale in (f"{prefix}_comparison.csv", f"{prefix}_comparison.json", figures / "trajectories_compare.png"):
         with contextlib.suppress(OSError):  # a place that cannot be written is named when it is written to
-            stale.unlink()
+            Path(stale).unlink()
+    report_runs(tasks, measured, prefix, figures, record)
+    report_comparison(tasks, measured, prefix, figures, record, args)
+
+
+def report_runs(tasks, measured, prefix, figures, record):
+    """Print, store and draw what is measured of each run; names of files begin with `prefix`."""
+    from info_geometry import plot
+
+    summary = {task: mean_and_error([measured[t].length for t in runs]) for task, runs in tasks.items()}
     print_summary(tasks, measured, summary)
-    made = [
-        write_csv(
-            results / f"{dataset}_progress.csv",
-            ("task", "seed", "checkpoint", "progress", "accuracy"),
-            [
-                (t.task, t.seed, i, *row)
-                for t, m in measured.items()
-                for i, row in enumerate(zip(m.progress, m.accuracy, strict=True))
-            ],
-        ),
-        write_csv(
-            results / f"{dataset}_lengths.csv",
-            ("task", "mean", "standard_error", "seeds"),
-            [(task, *summary[task], len(runs)) for task, runs in tasks.items()],
-        ),
-        write_json(
-            results / f"{dataset}_lengths.json",
-            {
-                "lengths": {
-                    task: {
-                        "mean": summary[task][0],
-                        "standard_error": summary[task][1],
-                        "seeds": {str(t.seed): measured[t].length for t in runs},
-                        "straightness": {str(t.seed): number(measured[t].straightness) for t in runs},
-                    }
-                    for task, runs in tasks.items()
-                },
-                "record": record,
-            },
-        ),
-        plot.progress_figure(figures / "progress.png", tasks, progress),
+    progress = [
+        (t.task, t.seed, i, *row)
+        for t, m in measured.items()
+        for i, row in enumerate(zip(m.progress, m.accuracy, strict=True))
     ]
-    for path in made:
-        print(shown(path))
+    lengths = {
+        task: {
+            "mean": summary[task][0],
+            "standard_error": summary[task][1],
+            "seeds": {str(t.seed): measured[t].length for t in runs},
+            "straightness": {str(t.seed): number(measured[t].straightness) for t in runs},
+        }
+        for task, runs in tasks.items()
+    }
+    write_csv(f"{prefix}_progress.csv", ("task", "seed", "checkpoint", "progress", "accuracy"), progress)
+    rows = [(task, *summary[task], len(runs)) for task, runs in tasks.items()]
+    write_csv(f"{prefix}_lengths.csv", ("task", "mean", "standard_error", "seeds"), rows)
+    write_json(f"{prefix}_lengths.json", {"lengths": lengths, "record": record})
+    plot.progress_figure(figures / "progress.png", tasks, {t: m.progress for t, m in measured.items()})
+    print(shown(figures / "progress.png"))
+
+
+def report_comparison(tasks, measured, prefix, figures, record, args):
+    """Print, store and draw the distances between trajectories; say what cannot be compared."""
+    from info_geometry import plot
 
     moving = {task: [t for t in runs if len(t) > 1] for task, runs in tasks.items()}
     moving = {task: runs for task, runs in moving.items() if runs}
-    for t in trajectories:
-        if len(t) == 1:
+    compared = [t for runs in moving.values() for t in runs]
+    for t in measured:
+        if t not in compared:
             print(f"{shown(t.path)}: has one checkpoint, so it enters no comparison, and its length is 0")
     for task, runs in moving.items():
         if len(runs) == 1:
             print(f"task {task}: has one seed to compare, so there is no distance between its seeds")
-    if sum(map(len, moving.values())) < 2:
+    if len(compared) < 2:
         print("no comparison: that takes two runs of two checkpoints or more")
         return
-    compared = [t for runs in moving.values() for t in runs]
-    start, end = common_range([progress[t] for t in compared], [shown(t.path) for t in compared])
+    at = {task: [measured[t].progress for t in runs] for task, runs in moving.items()}
+    start, end = common_range([measured[t].progress for t in compared], [shown(t.path) for t in compared])
     grid = np.linspace(start, end, args.points)
-    at = {task: [progress[t] for t in runs] for task, runs in moving.items()}
     distances = compare(moving, at, grid, args.mean, desc="distances at equal progress")
     frechets, nearest = separations(moving, at, grid, args.mean, desc="distances at any progress")
     integrals = {pair: float(np.trapezoid(d, grid)) for pair, d in distances.items()}
@@ -346,33 +340,21 @@ def main():
     print("discrete Frechet distance between trajectories over that range, times 1000")
     print_matrix(list(moving), frechets)
     print("(on the diagonals: between seeds of the task)")
-    made = [
-        write_csv(
-            compared_to[0],
-            ("task_a", "task_b", "progress", "distance"),
-            [(*pair, s, d) for pair, values in distances.items() for s, d in zip(grid, values, strict=True)],
-        ),
-        write_json(
-            compared_to[1],
-            {
-                "range": [start, end],
-                "between": [
-                    {
-                        "task_a": a,
-                        "task_b": b,
-                        "integral": integrals[a, b],
-                        "frechet": float(frechets[a, b]),
-                        "nearest_point": float(nearest[a, b]),
-                    }
-                    for a, b in distances
-                ],
-                "record": record,
-            },
-        ),
-        plot.comparison_figure(figures / "trajectories_compare.png", list(tasks), grid, distances),
+    rows = [(*pair, s, d) for pair, values in distances.items() for s, d in zip(grid, values, strict=True)]
+    between = [
+        {
+            "task_a": a,
+            "task_b": b,
+            "integral": integrals[a, b],
+            "frechet": float(frechets[a, b]),
+            "nearest_point": float(nearest[a, b]),
+        }
+        for a, b in distances
     ]
-    for path in made:
-        print(shown(path))
+    write_csv(f"{prefix}_comparison.csv", ("task_a", "task_b", "progress", "distance"), rows)
+    write_json(f"{prefix}_comparison.json", {"range": [start, end], "between": between, "record": record})
+    plot.comparison_figure(figures / "trajectories_compare.png", list(tasks), grid, distances)
+    print(shown(figures / "trajectories_compare.png"))
 
 
 def print_summary(tasks, measured, summary):
@@ -414,13 +396,13 @@ def write_csv(path, header, rows):
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows([float(x) if isinstance(x, float) else x for x in row] for row in rows)
-    return path
+    print(shown(path))
 
 
 def write_json(path, content):
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")
-    return path
+    print(shown(path))
 
 
 if __name__ == "__main__":
