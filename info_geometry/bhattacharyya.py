@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 
-from info_geometry.predictions import sample_blocks
+from info_geometry.predictions import sample_blocks, shape_of
 
 FLOOR = 1e-6  # affinities are clipped from below, so that disjoint supports stay at a finite distance
 RESOLUTION = 1e-15  # rounding makes as much of the distance between equal models, which is 0
@@ -37,7 +37,7 @@ def pairwise(P, *, floor=FLOOR, desc=None):
 
     Raises InputError (a ValueError) at the first row that is no probability.
     """
-    n_models, n_samples, _ = _shape(P)
+    n_models, n_samples, _ = shape_of(P)
     total, clipped = np.zeros((n_models, n_models)), 0
     for (roots,) in sample_blocks(P, desc=desc):
         roots = np.ascontiguousarray(roots.swapaxes(0, 1))
@@ -51,8 +51,8 @@ def pairwise(P, *, floor=FLOOR, desc=None):
 
 def cross(P, Q, *, floor=FLOOR, desc=None):
     """Distances (M, K) between the models of two stacks P (M, N, C) and Q (K, N, C); see `pairwise`."""
-    n_samples = _shape(P)[1]
-    total, clipped = np.zeros((P.shape[0], _shape(Q)[0])), 0
+    n_samples = shape_of(P)[1]
+    total, clipped = np.zeros((P.shape[0], shape_of(Q)[0])), 0
     for roots_p, roots_q in sample_blocks(P, Q, desc=desc):
         clipped += add_cross(total, roots_p, roots_q, floor)
     warn_of_floor(clipped, total.size * n_samples, floor)
@@ -72,14 +72,14 @@ def add_cross(total, roots_p, roots_q, floor=FLOOR):
 
 def aligned(P, Q, *, floor=FLOOR):
     """Distances (M,) of P[i] to Q[i], both (M, N, C): exact in relative terms too, however near they are."""
-    if _shape(P) != _shape(Q):
+    if shape_of(P) != shape_of(Q):
         raise ValueError(f"expected two stacks of one shape, got {P.shape} and {Q.shape}")
     return _along_samples(sample_blocks(P, Q), P.shape[0], P.shape[1], floor)
 
 
 def steps(P, *, floor=FLOOR):
     """Distances (T - 1,) between consecutive checkpoints of a trajectory (T, N, C), as exact as `aligned`."""
-    n_models, n_samples, _ = _shape(P)
+    n_models, n_samples, _ = shape_of(P)
     pairs = ((roots[:-1], roots[1:]) for (roots,) in sample_blocks(P))
     return _along_samples(pairs, n_models - 1, n_samples, floor)
 
@@ -112,12 +112,6 @@ def warn_of_floor(clipped, n_affinities, floor=FLOOR):
     if clipped:
         text = f"{clipped} of {n_affinities} affinities were below the floor of {floor:g} and count as that"
         warnings.warn(text, FloorWarning, stacklevel=3)
-
-
-def _shape(P):
-    if len(P.shape) != 3:
-        raise ValueError(f"expected an array (models, samples, classes), got shape {P.shape}")
-    return P.shape
 
 
 def _subtract_logs(total, roots_p, roots_q, i, j, floor):

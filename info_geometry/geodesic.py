@@ -6,7 +6,7 @@ al., "The training process of many deep networks explores the same low-dimension
 
 import numpy as np
 
-from info_geometry.predictions import sample_blocks, square_roots
+from info_geometry.predictions import sample_blocks, shape_of, square_roots
 from info_geometry.script import InputError
 
 TOLERANCE = 1e-13  # of progress, far below what is asked of it, 1e-10
@@ -53,7 +53,7 @@ def progress(P, labels):
     (T,) float64, exact to 1e-10. Neither end point is built: two scalars a sample, read in one pass over the
     samples, say all. Raises InputError for labels that do not fit, or at a row that is no probability.
     """
-    n_models, n_samples, n_classes = P.shape
+    n_models, n_samples, n_classes = shape_of(P)
     labels = np.asarray(labels)
     if labels.shape != (n_samples,) or labels.dtype.kind not in "iu":
         raise InputError(f"expected {n_samples} whole numbers as labels, got {labels.dtype} {labels.shape}")
@@ -75,7 +75,7 @@ def progress_between(P, start, end):
     As `progress`, which is this from ignorance to truth. Samples whose support touches neither end point say
     nothing about the place along the way, and are left out.
     """
-    a, b = np.empty((2, *P.shape[:2]))
+    a, b = np.empty((2, *shape_of(P)[:2]))
     g = np.empty(P.shape[1])
     n = 0
     for r, r_start, r_end in sample_blocks(P, start[None], end[None]):

@@ -15,8 +15,8 @@ import json
 import numpy as np
 
 from info_geometry.bhattacharyya import cross, pairwise
-from info_geometry.predictions import Models, add_arguments, chosen
-from info_geometry.script import InputError, replacing, run, shown, versions
+from info_geometry.predictions import Models, add_arguments, chosen, made_from
+from info_geometry.script import InputError, replacing, run, shown
 
 FULL_BELOW = 1000  # models: up to there the full eigendecomposition takes a fraction of a second
 
@@ -169,10 +169,6 @@ def main():
             print(f"explained stress of {k:2} coordinates: {100 * stress:6.2f}%   (number {k} is {kind})")
     dataset = trajectories[0].dataset
     path = results / f"{dataset}_inpca.npz"
-    record = {
-        "inputs": {t.name: t.record for t in trajectories},
-        "versions": versions("numpy", "h5py"),
-    }
     columns = {
         "task": np.array([t.task for t, _ in models.owner]),
         "seed": np.array([t.seed for t, _ in models.owner]),
@@ -185,7 +181,7 @@ def main():
             eigenvalues=inpca.eigenvalues_,
             embedding=inpca.embedding_,
             explained_stress=inpca.explained_stress_,
-            record=json.dumps(record),
+            record=json.dumps(made_from(trajectories, components=args.components)),
             **columns,
         )
     print(shown(path))

@@ -19,7 +19,7 @@ import hdf5plugin  # registers LZ4: without it files open but cannot be read
 import numpy as np
 from tqdm import tqdm
 
-from info_geometry.script import REPOSITORY, InputError, replacing, shown, unknown
+from info_geometry.script import REPOSITORY, InputError, replacing, shown, unknown, versions
 
 PREDICTIONS = REPOSITORY / "predictions"
 ROW_SUM_TOLERANCE = 1e-2  # rows of float16 or rounded probabilities stay well within; more is not rounding
@@ -158,6 +158,12 @@ def chosen(args):
     return trajectories, results, args.plots or plots / trajectories[0].dataset
 
 
+def made_from(trajectories, **settings):
+    """What a result file says of its making: inputs and what made these, settings, versions."""
+    inputs = {t.name: t.record for t in trajectories}
+    return {"inputs": inputs, "settings": settings, "versions": versions("numpy", "scipy", "h5py")}
+
+
 def folders_of(dataset=None, root=PREDICTIONS):
     """The prediction folders `<dataset>_<task>` below `root`, sorted; all datasets' where `dataset` is None."""
     folders = sorted(folder for folder in Path(root).glob("*_*") if any(folder.glob("preds_*.h5")))
@@ -246,6 +252,13 @@ def _refuse(p, total, where):
     raise InputError(f"{place} {fault}; each row must be a probability over the classes")
 
 
+def shape_of(stack):
+    """(M, N, C) of a stack of models; raises InputError (a ValueError) for what has other axes."""
+    if len(stack.shape) != 3:
+        raise InputError(f"expected an array (models, samples, classes), got shape {stack.shape}")
+    return stack.shape
+
+
 def sample_blocks(*stacks, beside=0, desc=None):
     """Yield the square roots of stacks (M, N, C), all with the same N and C, block of samples by block.
 
@@ -253,10 +266,8 @@ def sample_blocks(*stacks, beside=0, desc=None):
     float64; B is such that these, and `beside` more models that the caller makes of them, stay in the processor's
     cache, if a single sample does. Files are read by larger blocks of whole chunks. `desc` names a progress bar.
     """
-    shapes = [stack.shape for stack in stacks]
+    shapes = [shape_of(stack) for stack in stacks]
     for shape in shapes:
-        if len(shape) != 3:
-            raise InputError(f"expected an array (models, samples, classes), got shape {shape}")
         if shape[1:] != shapes[0][1:] or 0 in shape:
             raise InputError(f"expected non-empty stacks over the same samples and classes, got shapes {shapes}")
     n_samples, n_classes = shapes[0][1:]

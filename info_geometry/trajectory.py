@@ -25,10 +25,11 @@ from info_geometry.predictions import (
     add_arguments,
     chosen,
     labels_beside,
+    made_from,
     read_labels,
     sample_blocks,
 )
-from info_geometry.script import InputError, replacing, run, shown, versions
+from info_geometry.script import InputError, replacing, run, shown
 
 MEANS = ("arithmetic", "chordal", "geometric")
 FLOAT16_ZERO = 2.0**-25  # what float16 stores as 0 is below it
@@ -272,11 +273,7 @@ def main():
         tasks.setdefault(t.task, []).append(t)
     bar = tqdm(trajectories, desc="progress and length", unit="run", disable=None)
     measured = {t: measure(t, labels) for t in bar}
-    record = {
-        "inputs": {t.name: t.record for t in trajectories},
-        "settings": {"mean": args.mean, "points": args.points},
-        "versions": versions("numpy", "h5py"),
-    }
+    record = made_from(trajectories, mean=args.mean, points=args.points)
     prefix = results / trajectories[0].dataset
     for stale in (f"{prefix}_comparison.csv", f"{prefix}_comparison.json", figures / "trajectories_compare.png"):
         with contextlib.suppress(OSError):  # a place that cannot be written is named when it is written to

@@ -141,6 +141,9 @@ def imprint_run(folder, path, record, dataset, val, train, folds, args):
         raise InputError(f"{shown(folder)}: was trained on images {record['training']['size']}, not {size}")
     ids = [checkpoints.sha256(file) for file in files]
     writer = Writer(path, record, ids, args.overwrite)
+    if writer.done == len(files):
+        writer.finish()
+        return
     networks.check(record["training"]["arch"], size)
     network = networks.create(record["training"]["arch"], 0, size[0]).to(val.images.device).eval()
     precision = networks.MixedPrecision(network, val.images.device)
