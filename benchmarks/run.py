@@ -14,7 +14,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from tqdm import tqdm
 
-from info_geometry.bhattacharyya import FLOOR, pairwise
+from info_geometry.bhattacharyya import pairwise
+from info_geometry.divergences import FLOOR
 from info_geometry.geodesic import progress
 from info_geometry.inpca import InPCA
 from info_geometry.script import replacing, versions

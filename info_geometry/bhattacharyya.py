@@ -2,135 +2,221 @@
 
 d_B(P, Q) = -(1/N) sum_n log sum_c sqrt(p_nc q_nc), in nats: equation (1) of Ramesh et al., "A picture of the
 space of typical learnable tasks" (arXiv 2210.17011). Models are stacks of shape (M, N, C): arrays, or
-`info_geometry.predictions.Trajectory` and `Models`, of which only blocks of samples are read at a time.
-Computed in float64. Predictions stored in float16 carry a noise of about 1e-8 in d_B.
+`info_geometry.predictions.Trajectory` and `Models`, of which only blocks of samples are read at a time. Predictions
+stored in float16 carry a noise of about 1e-8 in d_B. Other divergences take the same way: see
+`info_geometry.divergences`.
 """
 
+import functools
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from info_geometry.predictions import sample_blocks, shape_of
+from info_geometry import ranks
+from info_geometry.affinities import engine_for, precision, slices
+from info_geometry.divergences import FLOOR, named
+from info_geometry.samples import place_of, read_blocks, sample_blocks, samples_of, shape_of, square_roots
+from info_geometry.script import InputError, available_memory
 
-FLOOR = 1e-6  # affinities are clipped from below, so that disjoint supports stay at a finite distance
+BHATTACHARYYA = "bhattacharyya"
+NEAR = 1e-3  # where products were in float32, distances below it are computed again from differences
+NEAR_BYTES = 1 << 24  # of float64 square roots, in cache
 RESOLUTION = 1e-15  # rounding makes as much of the distance between equal models, which is 0
-TILE = 128  # models on a side: the affinities of a tile for PRODUCT samples stay in cache
-PRODUCT = 16  # affinities multiplied before one logarithm is taken; 1e-6 to the 16th is far from underflow
 
 
 class FloorWarning(UserWarning):
     """Says how many affinities were below the floor: models that share nothing on a sample."""
 
 
-def pairwise(P, *, floor=FLOOR, desc=None):
+def pairwise(P, *, divergence=BHATTACHARYYA, floor=None, dtype=None, device="cpu", out=None, desc=None, **kept):
     """Distances between all models of one stack.
 
     Parameters
     ----------
     P : (M, N, C) probabilities
-    floor : affinities below it count as the floor; a FloorWarning says how many did
+    divergence : a name in `info_geometry.divergences.DIVERGENCES`
+    floor : affinities (of "kl": probabilities) below it count as the floor, 1e-6 (2^-25) by default; a FloorWarning
+        says how many affinities did
+    dtype : of products, float64 or float32; by default float64 for small problems (up to 2^32 products) and for other
+        divergences than d_B, else float32
+    device : where products are made, such as "cuda"
+    out : (M, M) array that takes the result, of float64 or float32, such as a memory map; a new one by default
     desc : name of a progress bar; none is drawn without it
+    kept : `unfinished` and `strata`, see `pair_sums`
 
     Returns
     -------
-    (M, M) float64, symmetric, with zeros on the diagonal; exact to about 1e-15 absolute
+    (M, M), symmetric, with zeros on the diagonal. With products in float64 exact to about 1e-15 absolute; in float32 to
+    1e-6, and to 1e-4 of themselves where they are below 1e-3, which are computed again, from differences in float64.
 
-    Raises InputError (a ValueError) at the first row that is no probability.
+    Raises InputError (a ValueError) at the first row that is no probability, and where the result does not fit into
+    memory.
     """
-    n_models, n_samples, _ = shape_of(P)
-    total, clipped = np.zeros((n_models, n_models)), 0
-    for (roots,) in sample_blocks(P, desc=desc):
-        roots = np.ascontiguousarray(roots.swapaxes(0, 1))
-        for i in range(0, n_models, TILE):
-            for j in range(i, n_models, TILE):
-                clipped += _subtract_logs(total[i : i + TILE, j : j + TILE], roots, roots, i, j, floor)
-    warn_of_floor(clipped, n_models * (n_models - 1) // 2 * n_samples, floor)
-    upper = np.triu(per_sample(total, n_samples), k=1)
-    return upper + upper.T
+    distances = _distances(P, None, divergence, floor, dtype, device, out, desc, **kept)
+    for rows in slices(len(distances), 256):
+        for columns in slices(len(distances), 256, rows.start):
+            tile = distances[rows, columns]
+            if rows == columns:
+                tile[...] = np.triu(tile, 1) + np.triu(tile, 1).T
+            else:
+                distances[columns, rows] = tile.T
+    return distances
 
 
-def cross(P, Q, *, floor=FLOOR, desc=None):
+def cross(P, Q, *, divergence=BHATTACHARYYA, floor=None, dtype=None, device="cpu", out=None, desc=None):
     """Distances (M, K) between the models of two stacks P (M, N, C) and Q (K, N, C); see `pairwise`."""
-    n_samples = shape_of(P)[1]
-    total, clipped = np.zeros((P.shape[0], shape_of(Q)[0])), 0
-    for roots_p, roots_q in sample_blocks(P, Q, desc=desc):
-        clipped += add_cross(total, roots_p, roots_q, floor)
-    warn_of_floor(clipped, total.size * n_samples, floor)
-    return per_sample(total, n_samples)
+    return _distances(P, Q, divergence, floor, dtype, device, out, desc)
 
 
-def add_cross(total, roots_p, roots_q, floor=FLOOR):
-    """Add to `total` (M, K) the distances between unit vectors (M, B, C) and (K, B, C), summed over samples; returns
-    the number of affinities below the floor."""
-    clipped = 0
-    roots_p, roots_q = (np.ascontiguousarray(r.swapaxes(0, 1)) for r in (roots_p, roots_q))
-    for i in range(0, total.shape[0], TILE):
-        for j in range(0, total.shape[1], TILE):
-            clipped += _subtract_logs(total[i : i + TILE, j : j + TILE], roots_p, roots_q, i, j, floor)
-    return clipped
+def _distances(P, Q, divergence, floor, dtype, device, out, desc, **kept):
+    """The upper triangle of distances within P, or all between P and Q."""
+    divergence = named(divergence)
+    floor = divergence.floor if floor is None else floor
+    stacks = [P] if Q is None else [P, Q]
+    n_samples, n_classes = samples_of(*stacks)
+    shape = P.shape[0], stacks[-1].shape[0]
+    n_pairs = shape[0] * shape[1] if Q is not None else shape[0] * (shape[0] - 1) // 2
+    dtype = precision(n_pairs, n_samples, n_classes, divergence, floor) if dtype is None else np.dtype(dtype)
+    out = _result(out, shape)
+    clipped = pair_sums(stacks, out, divergence, floor, dtype, device, desc, **kept)
+    warn_of_floor(clipped, n_pairs * n_samples, floor)
+    to_distances(out, n_samples)
+    if dtype == np.float32:
+        _correct_near(stacks, out, floor, desc)
+    return out
 
 
-def aligned(P, Q, *, floor=FLOOR):
+def _result(out, shape):
+    if out is None:
+        size = 8 * shape[0] * shape[1]
+        if size > (room := available_memory()):
+            raise InputError(
+                f"{shape[0]} x {shape[1]} distances take {size / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB are free; "
+                "embed landmarks and place the others out of sample (--landmarks), or give a memory map as `out`"
+            )
+        return np.zeros(shape)
+    if out.shape != shape or out.dtype not in (np.float32, np.float64):
+        raise ValueError(f"expected out of shape {shape} in float32 or float64, got {out.dtype} {out.shape}")
+    out[...] = 0
+    return out
+
+
+def pair_sums(stacks, total, divergence, floor, dtype, device="cpu", desc=None, unfinished=None, strata=None):
+    """Add to `total` (M, K) a divergence, summed over samples, between all models of two stacks, or to the upper
+    triangle of (M, M) within one; returns how many affinities were below the floor.
+
+    The processes that torchrun started share the samples. `unfinished`, an `info_geometry.script.Unfinished`, keeps
+    what has been added up, so that a stopped job goes on from there. `strata`, (N,) whole numbers and (G, M, K)
+    sums, also adds each sample to the sum of its number.
+    """
+    n_samples, n_classes = samples_of(*stacks)
+    sums = {"total": total} | ({} if strata is None else {"strata": strata[1]})
+    with engine_for(divergence, floor, dtype, n_classes, device) as engine:
+        size = engine.block_size(sum(stack.shape[0] for stack in stacks))
+        first, stop = ranks.share(n_samples, size)
+        clipped = 0
+        if unfinished and (found := unfinished.load()):
+            first, clipped = int(found["samples"]), int(found["clipped"])
+            for name in sums:
+                sums[name][...] = found[name]
+        held = {name: engine.held(array) for name, array in sums.items()}
+
+        def keep(samples):
+            engine.give_back(held, sums)
+            unfinished.save(samples=samples, clipped=int(clipped), **sums)
+
+        for n, blocks in read_blocks(*stacks, size=size, first=first, stop=stop, desc=desc):
+            if unfinished and unfinished.due():
+                keep(n)
+            order, runs = slice(None), None
+            if strata is not None:
+                order, runs = _runs(strata[0][n : n + size], held["strata"])
+                blocks = [block[:, order] for block in blocks]
+            places = [place_of(stack, n, order) for stack in stacks]
+            clipped += engine.add(held["total"], blocks, places, runs)
+        engine.give_back(held, sums)
+        if unfinished:
+            keep(stop)
+    counted = np.array([int(clipped)], dtype=np.float64)
+    for array in (*sums.values(), counted):
+        ranks.add_up(array)
+    return int(counted[0])
+
+
+def _runs(numbers, sums):
+    """An order of samples in which those of one number follow each other, and for each number (slice, sum)."""
+    order = np.argsort(numbers, kind="stable")
+    present, starts = np.unique(numbers[order], return_index=True)
+    stops = [*starts[1:], len(numbers)]
+    return order, [(slice(a, b), sums[k]) for k, a, b in zip(present, starts, stops, strict=True)]
+
+
+def _correct_near(stacks, distances, floor, desc):
+    """Compute distances below NEAR again, from differences in float64."""
+    from info_geometry.compiled import near_distances
+
+    P, Q = stacks[0], stacks[-1]
+    near = distances < NEAR
+    rows, columns = (x.astype(np.int32) for x in np.nonzero(np.triu(near, 1) if Q is P else near))
+    if not len(rows):
+        return
+    n_samples, n_classes = samples_of(*stacks)
+    n_models = sum(stack.shape[0] for stack in stacks)
+    size = max(16, NEAR_BYTES // (8 * n_classes * n_models) // 16 * 16)
+    first, stop = ranks.share(n_samples, size)
+    found = np.zeros(len(rows))
+    with ThreadPoolExecutor() as pool:
+        parts = slices(len(rows), max(1, len(rows) // (8 * pool._max_workers)))
+        desc = desc and f"{desc}, near models"
+        for _, blocks in read_blocks(*stacks, size=size, first=first, stop=stop, desc=desc):
+            # (M, C, B), so that samples, which are many, are added side by side
+            roots = [np.ascontiguousarray(square_roots(block).swapaxes(1, 2)) for block in blocks]
+            add = functools.partial(_add_near, near_distances, roots, rows, columns, floor, found)
+            for _ in pool.map(add, parts):
+                pass
+    ranks.add_up(found)
+    distances[rows, columns] = found / n_samples
+
+
+def _add_near(near_distances, roots, rows, columns, floor, found, part):
+    near_distances(roots[0], roots[-1], rows[part], columns[part], floor, found[part])
+
+
+def aligned(P, Q, *, divergence=BHATTACHARYYA, floor=None):
     """Distances (M,) of P[i] to Q[i], both (M, N, C): exact in relative terms too, however near they are."""
     if shape_of(P) != shape_of(Q):
         raise ValueError(f"expected two stacks of one shape, got {P.shape} and {Q.shape}")
-    return _along_samples(sample_blocks(P, Q), P.shape[0], P.shape[1], floor)
+    return _along_samples(sample_blocks(P, Q), P.shape[0], P.shape[1], divergence, floor)
 
 
-def steps(P, *, floor=FLOOR):
+def steps(P, *, divergence=BHATTACHARYYA, floor=None):
     """Distances (T - 1,) between consecutive checkpoints of a trajectory (T, N, C), as exact as `aligned`."""
     n_models, n_samples, _ = shape_of(P)
     pairs = ((roots[:-1], roots[1:]) for (roots,) in sample_blocks(P))
-    return _along_samples(pairs, n_models - 1, n_samples, floor)
+    return _along_samples(pairs, n_models - 1, n_samples, divergence, floor)
 
 
-def _along_samples(pairs, n_models, n_samples, floor):
+def _along_samples(pairs, n_models, n_samples, divergence, floor):
+    divergence = named(divergence)
+    floor = divergence.floor if floor is None else floor
     total, clipped = np.zeros(n_models), 0
     for roots_p, roots_q in pairs:
-        distances, below = distances_of_roots(roots_p, roots_q, floor)
+        distances, below = divergence.of_roots(roots_p, roots_q, floor)
         total += distances.sum(axis=-1)
         clipped += below
     warn_of_floor(clipped, n_models * n_samples, floor)
     return total / n_samples
 
 
-def distances_of_roots(r, s, floor=FLOOR):
-    """Distance on each sample's sphere, (..., N), between unit vectors r and s (..., N, C), and the number of
-    affinities below the floor.
-
-    The affinity is 1 - h with h = |r - s|^2 / 2, which keeps the digits of near models; far from each other,
-    where 1 - h would lose those of the affinity, it is computed itself.
-    """
-    h = np.square(r - s).sum(axis=-1) / 2
-    affinity = np.einsum("...c,...c->...", r, s)
-    distances = np.where(h <= 0.5, -np.log1p(-np.minimum(h, 0.5)), -np.log(np.maximum(affinity, floor)))
-    return distances, np.count_nonzero(affinity < floor)
-
-
 def warn_of_floor(clipped, n_affinities, floor=FLOOR):
     """A FloorWarning, if any affinities were below the floor."""
-    if clipped:
+    if clipped and ranks.rank() == 0:
         text = f"{clipped} of {n_affinities} affinities were below the floor of {floor:g} and count as that"
         warnings.warn(text, FloorWarning, stacklevel=3)
 
 
-def _subtract_logs(total, roots_p, roots_q, i, j, floor):
-    """Subtract from `total`, a tile of models from i and j on, the sum over samples of the log affinities."""
-    clipped = 0
-    rows, columns = slice(i, i + TILE), slice(j, j + TILE)
-    count = min(PRODUCT, max(1, int(-300 / np.log10(floor)))) if floor > 0 else 1
-    for n in range(0, len(roots_p), count):
-        affinity = roots_p[n : n + count, rows] @ roots_q[n : n + count, columns].swapaxes(1, 2)
-        below = affinity < floor
-        if below.any():
-            clipped += np.count_nonzero(np.triu(below, k=1) if roots_p is roots_q and i == j else below)
-            np.maximum(affinity, floor, out=affinity)
-        total -= np.log(affinity.prod(axis=0))
-    return clipped
-
-
-def per_sample(total, n_samples):
-    """Distances, from their sums over samples; those that rounding alone makes are 0."""
-    distances = total / n_samples
-    distances[distances < RESOLUTION] = 0
-    return distances
+def to_distances(total, n_samples):
+    """Distances per sample, in place of their sums over samples; those that rounding alone makes are 0."""
+    total /= n_samples
+    total[total < RESOLUTION] = 0

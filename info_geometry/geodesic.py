@@ -6,7 +6,7 @@ al., "The training process of many deep networks explores the same low-dimension
 
 import numpy as np
 
-from info_geometry.predictions import sample_blocks, shape_of, square_roots
+from info_geometry.samples import sample_blocks, shape_of, square_roots
 from info_geometry.script import InputError
 
 TOLERANCE = 1e-13  # of progress, far below what is asked of it, 1e-10

@@ -17,14 +17,10 @@ from pathlib import Path
 import h5py
 import hdf5plugin  # registers LZ4: without it files open but cannot be read
 import numpy as np
-from tqdm import tqdm
 
 from info_geometry.script import REPOSITORY, InputError, replacing, shown, unknown, versions
 
 PREDICTIONS = REPOSITORY / "predictions"
-ROW_SUM_TOLERANCE = 1e-2  # rows of float16 or rounded probabilities stay well within; more is not rounding
-READ_BYTES = 1 << 28  # one block of samples, were it float64
-CACHE_BYTES = 1 << 23  # float64 square roots of the samples worked on at a time
 CHUNK_VALUES = 1 << 15  # of float16: 64 KiB, one checkpoint and some samples
 
 
@@ -121,13 +117,20 @@ class Models:
     def __init__(self, trajectories):
         self.trajectories = list(trajectories)
         self.shape = (sum(map(len, self.trajectories)), *self.trajectories[0].shape[1:])
+        self.dtype = np.result_type(*(t.dtype for t in self.trajectories))
         self.owner = [(t, i) for t in self.trajectories for i in range(len(t))]
 
     def __len__(self):
         return self.shape[0]
 
     def __getitem__(self, key):
-        return np.concatenate([t[key] for t in self.trajectories])
+        _, samples = key
+        found = np.empty((len(self), len(range(self.shape[1])[samples]), self.shape[2]), self.dtype)
+        row = 0
+        for t in self.trajectories:
+            found[row : row + len(t)] = t[:, samples]
+            row += len(t)
+        return found
 
     def where(self, model, sample):
         trajectory, checkpoint = self.owner[model]
@@ -221,78 +224,6 @@ def _check_comparable(trajectories, force):
             value, other = known.setdefault(key, (t.record[key], t))
             if t.record[key] != value:
                 raise InputError(f"{shown(t.path)}: {fault.format(shown(other.path))}")
-
-
-def square_roots(P, where=None):
-    """Points of the product of spheres: probabilities (..., N, C) to unit vectors sqrt(p), in float64.
-
-    The rounding of stored probabilities is undone by normalisation, so that <r, r> = 1 to double precision.
-    Raises InputError at the first row that is not finite, has a negative value, or sums to something further
-    than 1e-2 from one; `where(*index)` says its place.
-    """
-    p = np.array(P, dtype=np.float64)  # a copy, worked on in place
-    total = p @ np.ones(p.shape[-1])
-    if not (np.abs(total - 1) <= ROW_SUM_TOLERANCE).all() or p.min() < 0:
-        _refuse(p, total, where)
-    p /= total[..., None]
-    return np.sqrt(p, out=p)
-
-
-def _refuse(p, total, where):
-    """Raise InputError at the first row that is no probability."""
-    bad = ~(np.abs(total - 1) <= ROW_SUM_TOLERANCE) | (p.min(axis=-1) < 0)
-    index = tuple(int(i) for i in np.argwhere(bad)[0])
-    place, row = where(*index) if where else f"row {list(index)}", p[index]
-    if not np.isfinite(row).all():
-        fault = "holds a value that is not finite"
-    elif row.min() < 0:
-        fault = f"holds a negative value, {row.min():.6g}"
-    else:
-        fault = f"sums to {row.sum():.6g}"
-    raise InputError(f"{place} {fault}; each row must be a probability over the classes")
-
-
-def shape_of(stack):
-    """(M, N, C) of a stack of models; raises InputError (a ValueError) for what has other axes."""
-    if len(stack.shape) != 3:
-        raise InputError(f"expected an array (models, samples, classes), got shape {stack.shape}")
-    return stack.shape
-
-
-def sample_blocks(*stacks, beside=0, desc=None):
-    """Yield the square roots of stacks (M, N, C), all with the same N and C, block of samples by block.
-
-    A stack is an array, a `Trajectory` or `Models`. Each step yields a list with one (M, B, C) array a stack, in
-    float64; B is such that these, and `beside` more models that the caller makes of them, stay in the processor's
-    cache, if a single sample does. Files are read by larger blocks of whole chunks. `desc` names a progress bar.
-    """
-    shapes = [shape_of(stack) for stack in stacks]
-    for shape in shapes:
-        if shape[1:] != shapes[0][1:] or 0 in shape:
-            raise InputError(f"expected non-empty stacks over the same samples and classes, got shapes {shapes}")
-    n_samples, n_classes = shapes[0][1:]
-    n_models = sum(shape[0] for shape in shapes)
-    size = max(1, CACHE_BYTES // (8 * n_classes * (beside + n_models)))
-    chunk = chunk_samples(n_classes)
-    n_read = max(1, READ_BYTES // (8 * n_classes * n_models))
-    n_read = n_read // chunk * chunk or n_read
-    for start in tqdm(range(0, n_samples, n_read), desc=desc, unit="block", disable=None if desc else True):
-        read = [stack[:, start : start + n_read] for stack in stacks]
-        for a in range(0, read[0].shape[1], size):
-            yield [
-                square_roots(block[:, a : a + size], lambda m, n, s=stack, a=start + a: _place(s, m, n + a))
-                for block, stack in zip(read, stacks, strict=True)
-            ]
-
-
-def _place(stack, model, sample):
-    return stack.where(model, sample) if hasattr(stack, "where") else f"model {model}, sample {sample}:"
-
-
-def chunk_samples(n_classes):
-    """Samples in one chunk of a prediction file: small enough that a block of samples over all checkpoints
-    reads little else, large enough that a checkpoint is written in few pieces."""
-    return max(1, CHUNK_VALUES // n_classes)
 
 
 def digest(values):
@@ -430,12 +361,18 @@ class Writer:
         file.attrs["record"] = json.dumps(self.record, sort_keys=True)
 
 
+def _chunk_samples(n_classes):
+    """Samples in one chunk of a prediction file: small enough that a block of samples over all checkpoints
+    reads little else, large enough that a checkpoint is written in few pieces."""
+    return max(1, CHUNK_VALUES // n_classes)
+
+
 def _create(file, name, value, length):
     dtype = h5py.string_dtype() if value.dtype.kind == "U" else value.dtype
     chunks, filters = (64,), {}
     if value.ndim:
         n_samples, n_classes = value.shape
-        chunks = (1, min(n_samples, chunk_samples(n_classes)), n_classes)
+        chunks = (1, min(n_samples, _chunk_samples(n_classes)), n_classes)
         filters = hdf5plugin.LZ4()
     file.create_dataset(name, (length, *value.shape), dtype, maxshape=(None, *value.shape), chunks=chunks, **filters)
 

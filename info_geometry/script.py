@@ -3,11 +3,15 @@
 import contextlib
 import difflib
 import importlib.metadata
+import json
 import os
 import platform
 import sys
+import time
 import warnings
 from pathlib import Path
+
+import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -81,3 +85,48 @@ def versions(*packages):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def available_memory():
+    """Bytes that can be had without swapping: of the machine, or of the container that holds the process."""
+    free = []
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
+    with contextlib.suppress(OSError, ValueError):
+        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
+        free.append(limit - used)
+    if not free:  # macOS
+        free.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return min(free)
+
+
+class Unfinished:
+    """What a long computation has so far, on disk: a stopped one goes on from there.
+
+    `record` says what is computed, from which inputs: what another one left is not taken up. `save` is worth its time
+    whenever `due` says so, which it does so seldom that saving takes a twentieth of the time.
+    """
+
+    def __init__(self, path, record):
+        self.path, self.record = Path(path), json.dumps(record, sort_keys=True)
+        self.next = time.monotonic() + 5
+
+    def load(self):
+        """The arrays of the last `save` of the same computation, {name: array}; none if there are none."""
+        with contextlib.suppress(Exception), np.load(self.path, allow_pickle=False) as found:  # anything may lie there
+            if str(found["record"]) == self.record:
+                return {name: found[name] for name in found.files}
+        return {}
+
+    def due(self):
+        return time.monotonic() > self.next
+
+    def save(self, **arrays):
+        start = time.monotonic()
+        with replacing(self.path) as partial:
+            np.savez(partial, record=self.record, **arrays)
+        self.next = time.monotonic() + max(5, 20 * (time.monotonic() - start))
+
+    def remove(self):
+        self.path.unlink(missing_ok=True)

@@ -20,19 +20,21 @@ from typing import NamedTuple
 import numpy as np
 
 from info_geometry import geodesic
-from info_geometry.bhattacharyya import add_cross, distances_of_roots, per_sample, steps, warn_of_floor
+from info_geometry.affinities import engine_for
+from info_geometry.bhattacharyya import steps, to_distances, warn_of_floor
+from info_geometry.divergences import DIVERGENCES, FLOAT16_ZERO, FLOOR
 from info_geometry.predictions import (
     add_arguments,
     chosen,
     labels_beside,
     made_from,
     read_labels,
-    sample_blocks,
 )
+from info_geometry.samples import sample_blocks
 from info_geometry.script import InputError, replacing, run, shown
 
 MEANS = ("arithmetic", "chordal", "geometric")
-FLOAT16_ZERO = 2.0**-25  # what float16 stores as 0 is below it
+D_B = DIVERGENCES["bhattacharyya"]
 
 
 def new_maxima(progress):
@@ -150,7 +152,7 @@ def compare(tasks, progress, grid, mean="arithmetic", desc=None):
     """
     total, clipped = {}, 0
     for pair, r, s in _side_by_side(tasks, progress, grid, mean, desc):
-        distances, below = distances_of_roots(r, s)
+        distances, below = D_B.of_roots(r, s, FLOOR)
         total[pair] = total.get(pair, 0) + distances.sum(axis=-1)
         clipped += below
     n_samples = _n_samples(tasks)
@@ -165,12 +167,15 @@ def separations(tasks, progress, grid, mean="arithmetic", desc=None):
     dicts {(task_a, task_b): number}; see `frechet` and `nearest_point`.
     """
     total, clipped = {}, 0
-    for pair, r, s in _side_by_side(tasks, progress, grid, mean, desc):
-        clipped += add_cross(total.setdefault(pair, np.zeros((len(grid), len(grid)))), r, s)
-    n_samples = _n_samples(tasks)
+    n_samples, n_classes = next(iter(tasks.values()))[0].shape[1:]
+    with engine_for(D_B, FLOOR, np.float64, n_classes) as engine:
+        for pair, r, s in _side_by_side(tasks, progress, grid, mean, desc):
+            sums = total.setdefault(pair, np.zeros((len(grid), len(grid))))
+            clipped += engine.add_roots(sums, r, s)
     warn_of_floor(clipped, len(total) * len(grid) ** 2 * n_samples)
-    between = {pair: per_sample(value, n_samples) for pair, value in total.items()}
-    return tuple(_mean_over_seeds({k: f(D) for k, D in between.items()}, tasks) for f in (frechet, nearest_point))
+    for value in total.values():
+        to_distances(value, n_samples)
+    return tuple(_mean_over_seeds({k: f(D) for k, D in total.items()}, tasks) for f in (frechet, nearest_point))
 
 
 def _side_by_side(tasks, progress, grid, mean, desc):

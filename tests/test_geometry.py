@@ -9,7 +9,7 @@ from conftest import labels_of, models, trajectory
 from scipy.optimize import brentq
 from sklearn.manifold import ClassicalMDS
 
-from info_geometry import bhattacharyya, geodesic, inpca, predictions
+from info_geometry import affinities, geodesic, inpca, samples
 from info_geometry.bhattacharyya import FloorWarning, aligned, cross, pairwise, steps
 from info_geometry.geodesic import interpolate, progress, progress_between
 from info_geometry.inpca import InPCA
@@ -45,10 +45,12 @@ def definition(p, q, floor=1e-6):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 @pytest.mark.parametrize("block_bytes", [1, 20_000, 1 << 28])
 def test_distances_equal_the_definition(monkeypatch, dtype, block_bytes):
-    monkeypatch.setattr(predictions, "READ_BYTES", block_bytes)
-    monkeypatch.setattr(predictions, "CACHE_BYTES", block_bytes // 3)
-    monkeypatch.setattr(predictions, "CHUNK_VALUES", 15)
-    monkeypatch.setattr(bhattacharyya, "TILE", 3)
+    monkeypatch.setattr(samples, "READ_BYTES", block_bytes)
+    monkeypatch.setattr(samples, "CACHE_BYTES", block_bytes // 3)
+    monkeypatch.setattr(affinities.Engine, "block_bytes", block_bytes // 3)
+    monkeypatch.setattr(affinities.Engine, "product_bytes", block_bytes // 50)
+    monkeypatch.setattr(affinities.Engine, "height", 3)
+    monkeypatch.setattr(affinities.Engine, "width", 2)
     P, Q = models(7).astype(dtype), models(5, seed=1).astype(dtype)
     # both sides in float64: only the order of additions differs
     np.testing.assert_allclose(pairwise(P), [[definition(p, q) for q in P] for p in P], rtol=0, atol=1e-13)
@@ -163,8 +165,8 @@ def slope_by_definition(p, start, end):
 
 @pytest.mark.parametrize("block_bytes", [1, 1 << 28])
 def test_progress_is_the_root_of_the_slope(monkeypatch, block_bytes):
-    monkeypatch.setattr(predictions, "READ_BYTES", block_bytes)
-    monkeypatch.setattr(predictions, "CACHE_BYTES", block_bytes // 3)
+    monkeypatch.setattr(samples, "READ_BYTES", block_bytes)
+    monkeypatch.setattr(samples, "CACHE_BYTES", block_bytes // 3)
     labels = labels_of()
     P = np.concatenate([trajectory(12, end=6), trajectory(5, seed=3, noise=3, end=1), models(6, 60)])
     ignorance, truth = np.full((60, 5), 0.2), np.eye(5)[labels]
@@ -292,7 +294,7 @@ def test_square_root_in_the_interpolation():
 
 @pytest.mark.parametrize("mean", ["arithmetic", "chordal", "geometric"])
 def test_comparison_equals_the_definition(monkeypatch, mean):
-    monkeypatch.setattr(predictions, "CACHE_BYTES", 1)
+    monkeypatch.setattr(samples, "CACHE_BYTES", 1)
     labels = labels_of()
     tasks = {
         "a": [trajectory(9, seed=0), trajectory(12, seed=1)],

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from conftest import labels_of, models, trajectory, write_published
 
-from info_geometry import predictions
+from info_geometry import samples
 from info_geometry.bhattacharyya import pairwise
-from info_geometry.predictions import Models, Trajectory, Writer, digest, read, read_labels, square_roots
+from info_geometry.predictions import Models, Trajectory, Writer, digest, read, read_labels
+from info_geometry.samples import square_roots
 from info_geometry.script import InputError, replacing, unknown
 
 RECORD = {"task": "a", "imprinting": {"rule": "euclidean"}, "versions": {"numpy": "1"}}
@@ -50,8 +51,8 @@ def test_chunks_suit_both_blocks_of_samples_and_checkpoints(tmp_path):
 
 
 def test_distances_from_files_equal_those_of_arrays(tmp_path, monkeypatch):
-    monkeypatch.setattr(predictions, "READ_BYTES", 9000)
-    monkeypatch.setattr(predictions, "CACHE_BYTES", 4000)
+    monkeypatch.setattr(samples, "READ_BYTES", 9000)
+    monkeypatch.setattr(samples, "CACHE_BYTES", 4000)
     runs = [trajectory(5, seed=s) for s in (0, 10, 2)]
     for seed, P in zip((0, 10, 2), runs, strict=True):
         write_published(tmp_path / "toy_a" / f"preds_{seed}.h5", P, decimals=8)
@@ -160,11 +161,10 @@ def test_rows_of_float16_are_renormalised():
 
 def test_blocks_cover_all_samples_once(monkeypatch):
     P, Q = models(3, 47, 4), models(2, 47, 4)
-    monkeypatch.setattr(predictions, "CHUNK_VALUES", 20)
     for block_bytes in (1, 2000, 1 << 20):
-        monkeypatch.setattr(predictions, "READ_BYTES", block_bytes)
-        monkeypatch.setattr(predictions, "CACHE_BYTES", block_bytes // 3)
-        blocks = list(predictions.sample_blocks(P, Q))
+        monkeypatch.setattr(samples, "READ_BYTES", block_bytes)
+        monkeypatch.setattr(samples, "CACHE_BYTES", block_bytes // 3)
+        blocks = list(samples.sample_blocks(P, Q))
         for which, stack in enumerate((P, Q)):
             joined = np.concatenate([block[which] for block in blocks], axis=1)
             np.testing.assert_allclose(joined, square_roots(stack), rtol=1e-15)  # rows are summed in another order
