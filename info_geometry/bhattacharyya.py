@@ -16,7 +16,7 @@ import numpy as np
 from info_geometry import ranks
 from info_geometry.affinities import engine_for, precision, slices
 from info_geometry.divergences import FLOOR, named
-from info_geometry.samples import place_of, read_blocks, sample_blocks, samples_of, shape_of, square_roots
+from info_geometry.samples import n_threads, place_of, read_blocks, sample_blocks, samples_of, shape_of, square_roots
 from info_geometry.script import InputError, available_memory
 
 BHATTACHARYYA = "bhattacharyya"
@@ -43,7 +43,7 @@ def pairwise(P, *, divergence=BHATTACHARYYA, floor=None, dtype=None, device="cpu
     device : where products are made, such as "cuda"
     out : (M, M) array that takes the result, of float64 or float32, such as a memory map; a new one by default
     desc : name of a progress bar; none is drawn without it
-    kept : `unfinished` and `strata`, see `pair_sums`
+    kept : `unfinished` and `groups`, see `pair_sums`
 
     Returns
     -------
@@ -102,16 +102,16 @@ def _result(out, shape):
     return out
 
 
-def pair_sums(stacks, total, divergence, floor, dtype, device="cpu", desc=None, unfinished=None, strata=None):
+def pair_sums(stacks, total, divergence, floor, dtype, device="cpu", desc=None, unfinished=None, groups=None):
     """Add to `total` (M, K) a divergence, summed over samples, between all models of two stacks, or to the upper
     triangle of (M, M) within one; returns how many affinities were below the floor.
 
     The processes that torchrun started share the samples. `unfinished`, an `info_geometry.script.Unfinished`, keeps
-    what has been added up, so that a stopped job goes on from there. `strata`, (N,) whole numbers and (G, M, K)
-    sums, also adds each sample to the sum of its number.
+    what has been added up, so that a stopped job goes on from there. `groups`, an `info_geometry.bootstrap.Groups`,
+    get their sums too.
     """
     n_samples, n_classes = samples_of(*stacks)
-    sums = {"total": total} | ({} if strata is None else {"strata": strata[1]})
+    sums = {"total": total} | ({"groups": groups.sums} if groups else {})
     with engine_for(divergence, floor, dtype, n_classes, device) as engine:
         size = engine.block_size(sum(stack.shape[0] for stack in stacks))
         first, stop = ranks.share(n_samples, size)
@@ -130,13 +130,13 @@ def pair_sums(stacks, total, divergence, floor, dtype, device="cpu", desc=None, 
             if unfinished and unfinished.due():
                 keep(n)
             order, runs = slice(None), None
-            if strata is not None:
-                order, runs = _runs(strata[0][n : n + size], held["strata"])
+            if groups:
+                order, runs = _runs(groups.numbers[n : n + size], held["groups"])
                 blocks = [block[:, order] for block in blocks]
             places = [place_of(stack, n, order) for stack in stacks]
             clipped += engine.add(held["total"], blocks, places, runs)
         engine.give_back(held, sums)
-        if unfinished:
+        if unfinished and unfinished.due():
             keep(stop)
     counted = np.array([int(clipped)], dtype=np.float64)
     for array in (*sums.values(), counted):
@@ -166,8 +166,8 @@ def _correct_near(stacks, distances, floor, desc):
     size = max(16, NEAR_BYTES // (8 * n_classes * n_models) // 16 * 16)
     first, stop = ranks.share(n_samples, size)
     found = np.zeros(len(rows))
-    with ThreadPoolExecutor() as pool:
-        parts = slices(len(rows), max(1, len(rows) // (8 * pool._max_workers)))
+    with ThreadPoolExecutor(n_threads()) as pool:
+        parts = slices(len(rows), -(-len(rows) // (8 * n_threads())))
         desc = desc and f"{desc}, near models"
         for _, blocks in read_blocks(*stacks, size=size, first=first, stop=stop, desc=desc):
             # (M, C, B), so that samples, which are many, are added side by side

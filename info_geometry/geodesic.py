@@ -6,7 +6,7 @@ al., "The training process of many deep networks explores the same low-dimension
 
 import numpy as np
 
-from info_geometry.samples import sample_blocks, shape_of, square_roots
+from info_geometry.samples import numbered, sample_blocks, shape_of, square_roots
 from info_geometry.script import InputError
 
 TOLERANCE = 1e-13  # of progress, far below what is asked of it, 1e-10
@@ -53,20 +53,30 @@ def progress(P, labels):
     (T,) float64, exact to 1e-10. Neither end point is built: two scalars a sample, read in one pass over the
     samples, say all. Raises InputError for labels that do not fit, or at a row that is no probability.
     """
-    n_models, n_samples, n_classes = shape_of(P)
+    labels = checked_labels(P, labels)
+    found = [with_ends(r, labels[n : n + r.shape[1]]) for n, (r,) in numbered(sample_blocks(P))]
+    return progress_of(*np.concatenate(found, axis=-1), P.shape[2])
+
+
+def checked_labels(P, labels):
+    """Labels (N,) of a stack (M, N, C) as an array; raises InputError for those that do not fit."""
+    _, n_samples, n_classes = shape_of(P)
     labels = np.asarray(labels)
     if labels.shape != (n_samples,) or labels.dtype.kind not in "iu":
         raise InputError(f"expected {n_samples} whole numbers as labels, got {labels.dtype} {labels.shape}")
     if labels.min() < 0 or labels.max() >= n_classes:
         raise InputError(f"labels must be from 0 to {n_classes - 1}, got {labels.min()} to {labels.max()}")
-    a, b = np.empty((2, n_models, n_samples))
-    n = 0
-    for (r,) in sample_blocks(P):
-        block = slice(n, n + r.shape[1])
-        a[:, block] = r.sum(axis=-1) / np.sqrt(n_classes)
-        b[:, block] = r[:, np.arange(r.shape[1]), labels[block]]
-        n = block.stop
-    return _nearest(a, b, np.arccos(1 / np.sqrt(n_classes)))
+    return labels
+
+
+def with_ends(r, labels):
+    """Affinities (2, T, N) of unit vectors (T, N, C) with ignorance and with truth: all that progress depends on."""
+    return np.stack([r @ np.full(r.shape[-1], r.shape[-1] ** -0.5), r[:, np.arange(len(labels)), labels]])
+
+
+def progress_of(with_ignorance, with_truth, n_classes):
+    """Progress (T,), given the affinities (T, N) with ignorance and with truth."""
+    return _nearest(with_ignorance, with_truth, np.arccos(n_classes**-0.5))
 
 
 def progress_between(P, start, end):
@@ -77,13 +87,11 @@ def progress_between(P, start, end):
     """
     a, b = np.empty((2, *shape_of(P)[:2]))
     g = np.empty(P.shape[1])
-    n = 0
-    for r, r_start, r_end in sample_blocks(P, start[None], end[None]):
+    for n, (r, r_start, r_end) in numbered(sample_blocks(P, start[None], end[None])):
         block = slice(n, n + r.shape[1])
         a[:, block] = np.einsum("tnc,nc->tn", r, r_start[0])
         b[:, block] = np.einsum("tnc,nc->tn", r, r_end[0])
         g[block] = angles(r_start[0], r_end[0])
-        n = block.stop
     return _nearest(a, b, g)
 
 

@@ -2,6 +2,9 @@
 
     python info_geometry/inpca.py predictions/digits_*
     python info_geometry/inpca.py --dataset digits
+    python info_geometry/inpca.py predictions/digits_* --bootstrap 200
+    python info_geometry/inpca.py predictions/imagenet_* --landmarks 2000
+    torchrun --nproc-per-node=2 info_geometry/inpca.py predictions/imagenet_*
 
 writes `embedding/<dataset>_inpca.npz` beside the prediction folders, and the figures `inpca.html`, `inpca.png`
 and `explained_stress.png`. The method is intensive principal component analysis (Quinn et al., "Visualizing
@@ -10,15 +13,22 @@ probabilistic models and data with intensive principal component analysis", PNAS
 
 import argparse
 import contextlib
+import functools
+import itertools
 import json
+import os
 
 import numpy as np
+from tqdm import tqdm
 
-from info_geometry.bhattacharyya import cross, pairwise
+from info_geometry import bootstrap, landmarks, ranks
+from info_geometry.affinities import slices
+from info_geometry.bhattacharyya import BHATTACHARYYA, cross, pairwise
+from info_geometry.divergences import DIVERGENCES, named
 from info_geometry.predictions import Models, add_arguments, chosen, made_from
-from info_geometry.script import InputError, replacing, run, shown
+from info_geometry.script import InputError, Unfinished, replacing, run, shown
 
-FULL_BELOW = 1000  # models: up to there the full eigendecomposition takes a fraction of a second
+FULL_BELOW = 300  # models: up to there the full eigendecomposition takes some milliseconds
 
 
 class InPCA:
@@ -63,21 +73,17 @@ class InPCA:
         # without weights eigenvalues are those of W, not of W / M
         self.weights_ = np.ones(len(D)) if sample_weight is None else _weights(sample_weight, len(D))
         shares = self.weights_ / self.weights_.sum()
-        self.means_ = D @ shares
+        self.means_ = _times(D, shares)
         self.mean_ = self.means_ @ shares
-        root = np.sqrt(self.weights_)
-        W = D - self.means_
-        W -= self.means_[:, None] - self.mean_
-        W *= -root / 2
-        W *= root[:, None]
-        values, vectors = _leading(W, size)
+        values, vectors, squares = _leading(D, self.means_, self.mean_, self.weights_, size)
         vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(size)])
         self.eigenvalues_ = values
         # what rounding leaves of a zero eigenvalue is no coordinate
         self.nonzero_ = np.abs(values) > len(D) * np.finfo(float).eps * np.abs(values).max()
         self.imaginary_ = self.nonzero_ & (values < 0)
-        self.embedding_ = vectors * np.sqrt(np.where(self.nonzero_, np.abs(values), 0)) / root[:, None]
-        self.explained_stress_ = explained_stress(values, np.vdot(W, W))
+        self.embedding_ = vectors * np.sqrt(np.where(self.nonzero_, np.abs(values), 0))
+        self.embedding_ /= np.sqrt(self.weights_)[:, None]
+        self.explained_stress_ = explained_stress(values, squares)
         return self
 
     def fit_transform(self, X, y=None, sample_weight=None):
@@ -111,19 +117,51 @@ def explained_stress(kept, total):
     return 1 - np.sqrt(np.maximum(rest, 0) / total) if total > 0 else np.ones(len(kept))
 
 
-def _leading(W, size):
-    """The `size` eigenpairs of largest magnitude of a symmetric matrix (M, M), descending: (k,), (M, k)."""
+def _leading(D, means, mean, weights, size):
+    """The `size` eigenpairs of largest magnitude, descending, of W = -diag(sqrt w) (D - means - means' + mean)
+    diag(sqrt w) / 2, (k,) and (M, k), and the sum of the squares of all eigenvalues."""
+    root = np.sqrt(weights)
     found = None
-    if len(W) >= FULL_BELOW and size <= len(W) // 10:
-        from scipy.sparse.linalg import ArpackError, eigsh
+    if len(D) >= FULL_BELOW and size <= len(D) // 10:
+        from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
+        def product(x):  # with W, which is never built
+            x = root * x.ravel()
+            total = x.sum()
+            return root * (_times(D, x) - means * total - means @ x + mean * total) / -2
+
+        W = LinearOperator(D.shape, product, dtype=np.float64)
         # a vector of its own, since the default draws from a random state; not of ones, which W takes to 0
-        start = np.random.default_rng(0).normal(size=len(W))
+        start = np.random.default_rng(0).normal(size=len(D))
         with contextlib.suppress(ArpackError):  # such as for equal models, where W is 0
             found = eigsh(W, size, which="LM", v0=start, tol=1e-12)
-    values, vectors = found or np.linalg.eigh(W)
+    if found:
+        shares = weights / weights.sum()
+        squares = sum(shares[rows] @ (_block(D, rows) ** 2 @ shares) for rows in _rows(D))
+        squares = weights.sum() ** 2 / 4 * max(0, squares - 2 * means**2 @ shares + mean**2)
+    else:
+        W = D - means
+        W -= means[:, None] - mean
+        W *= -root / 2
+        W *= root[:, None]
+        squares = np.vdot(W, W)
+        found = np.linalg.eigh(W)
+    values, vectors = found
     order = np.argsort(-np.abs(values), kind="stable")[:size]
-    return values[order], vectors[:, order]
+    return values[order], vectors[:, order], squares
+
+
+def _times(D, x):
+    """D x in float64, for D that may be in float32, or on disk."""
+    return D @ x if D.dtype == np.float64 else np.concatenate([_block(D, rows) @ x for rows in _rows(D)])
+
+
+def _rows(D):
+    return slices(len(D), max(1, (1 << 17) // len(D)))  # a megabyte, which stays in cache
+
+
+def _block(D, rows):
+    return np.asarray(D[rows], dtype=np.float64)
 
 
 def _weights(weights, n_models):
@@ -134,58 +172,117 @@ def _weights(weights, n_models):
 
 
 def _distances(X):
-    D = np.asarray(X, dtype=np.float64)
+    """A matrix of distances, checked block by block, as it may be large; symmetrised where rounding made it not so."""
+    D = X if X.dtype in (np.float32, np.float64) else np.asarray(X, dtype=np.float64)
     if D.ndim != 2 or D.shape[0] != D.shape[1] or D.size == 0:
         raise InputError(f"expected distances (M, M) or predictions (M, N, C), got shape {D.shape}")
-    if not np.isfinite(D.sum()):
-        i, j = np.argwhere(~np.isfinite(D))[0]
-        raise InputError(f"the distance [{i}, {j}] is not finite")
-    symmetric = np.array_equal(D, D.T)
-    largest_fault = max(np.abs(np.diag(D)).max(), 0 if symmetric else np.abs(D - D.T).max())
-    if largest_fault > 1e-6 * np.abs(D).max():
+    largest, fault = 0.0, np.abs(np.diagonal(D)).max()
+    for rows, columns in itertools.combinations_with_replacement(slices(len(D), 256), 2):
+        upper, lower = D[rows, columns], D[columns, rows].T
+        if not np.array_equal(upper, lower):
+            fault = np.max([fault, np.abs(upper - lower).max()])
+        largest = np.max([largest, upper.max(), -upper.min()])
+        if not np.isfinite(largest + fault):
+            i, j = np.argwhere(~(np.isfinite(upper) & np.isfinite(lower)))[0]
+            raise InputError(f"the distance between {rows.start + i} and {columns.start + j} is not finite")
+    if fault > 1e-6 * largest:
         raise InputError("distances must be symmetric, and zero on the diagonal")
-    return D if symmetric else (D + D.T) / 2
+    return D if fault == 0 else (D + D.T) / 2
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--components", type=int, default=50, help="coordinates kept; figures show three (default: 50)")
+    parser.add_argument("--divergence", default=BHATTACHARYYA, help=f"{', '.join(DIVERGENCES)} (default: the first)")
+    parser.add_argument("--landmarks", type=int, help="embed about so many models, and place the others out of sample")
+    parser.add_argument("--choose", choices=("along", "farthest"), default="along", help="landmarks (default: along)")
+    parser.add_argument("--bootstrap", type=int, default=0, help="resamples for 95%% intervals, such as 200")
+    parser.add_argument("--device", default="cpu", help="where distances are computed, such as cuda (default: cpu)")
     add_arguments(parser)
     args = parser.parse_args()
-    if args.components < 1:
-        parser.error("--components must be 1 or more")
-    trajectories, results, figures = chosen(args)
+    for name, least in (("components", 1), ("landmarks", 2), ("bootstrap", 0)):
+        if (getattr(args, name) or least) < least:
+            parser.error(f"--{name} must be {least} or more")
+    if args.landmarks and args.bootstrap:
+        parser.error("--bootstrap takes distances between all models, --landmarks does without")
+    named(args.divergence)
+    with ranks.joined(args.device) as device:
+        trajectories, results, figures = chosen(args)
+        first = ranks.rank() == 0
+        models = Models(trajectories)
+        how = {"divergence": args.divergence, "device": device, "desc": "distances" if first else None}
+        if args.landmarks:
+            inpca, arrays = embed_landmarks(models, args, how)
+        else:
+            inpca, arrays = embed_all(models, trajectories, results, args, how)
+    if first:
+        report(inpca, arrays, models, trajectories, results, figures, args)
 
+
+def embed_landmarks(models, args, how):
+    """The embedding of all models by way of landmarks, and the arrays to store of it."""
+    which, weights = landmarks.choose_landmarks(models, args.landmarks, args.choose)
+    some = models.take(which)
+    distances = pairwise(some, **how)
+    inpca = InPCA(args.components).fit(distances, sample_weight=weights)
+    inpca.embedding_ = landmarks.place(inpca, models, some, **how)
+    return inpca, {"landmarks": which, "landmark_distances": distances}
+
+
+def embed_all(models, trajectories, results, args, how):
+    """The embedding from distances between all models, and the arrays to store of it; None but in the first process."""
+    files = [(t.name, os.stat(t.path).st_size, os.stat(t.path).st_mtime_ns) for t in trajectories]
+    unfinished = Unfinished(
+        results / f".{trajectories[0].dataset}_distances_{ranks.rank()}.npz",
+        [files, args.divergence, args.bootstrap, ranks.count()],
+    )
+    groups = bootstrap.Groups(models.shape[1], len(models), results) if args.bootstrap else None
+    distances = pairwise(models, **how, unfinished=unfinished, groups=groups)
+    inpca, arrays = None, {"distances": distances}
+    if ranks.rank() == 0:
+        inpca = InPCA(args.components).fit(distances)
+        if groups:
+            bar = functools.partial(tqdm, desc="bootstrap", total=args.bootstrap, disable=None)
+            intervals = bootstrap.of_embedding(inpca, groups, args.bootstrap, bar=bar)
+            arrays |= {"explained_stress_interval": intervals[0], "embedding_interval": intervals[1]}
+    unfinished.remove()
+    return inpca, arrays
+
+
+def report(inpca, arrays, models, trajectories, results, figures, args):
+    """Print, store and draw an embedding."""
     from info_geometry import plot
 
-    models = Models(trajectories)
-    distances = pairwise(models, desc="distances")
+    dataset = trajectories[0].dataset
+    suffix = "" if args.divergence == BHATTACHARYYA else f"_{args.divergence}"
+    intervals = arrays.get("explained_stress_interval", ())
     print(f"{len(models)} models of {len(trajectories)} runs, {models.shape[1]} samples")
-    inpca = InPCA(args.components).fit(distances)
     for k in (1, 2, 3, 5, 10, 50):
         if k <= len(inpca.eigenvalues_):
             kind = "imaginary" if inpca.imaginary_[k - 1] else "real"
             stress = inpca.explained_stress_[k - 1]
-            print(f"explained stress of {k:2} coordinates: {100 * stress:6.2f}%   (number {k} is {kind})")
-    dataset = trajectories[0].dataset
-    path = results / f"{dataset}_inpca.npz"
-    columns = {
-        "task": np.array([t.task for t, _ in models.owner]),
-        "seed": np.array([t.seed for t, _ in models.owner]),
-        "checkpoint": np.array([i for _, i in models.owner]),
-    }
+            line = f"explained stress of {k:2} coordinates: {100 * stress:6.2f}%"
+            if k <= len(intervals):
+                line += " (95% interval {:.2f} to {:.2f})".format(*100 * intervals[k - 1])
+            print(f"{line}   (number {k} is {kind})")
+    if len(intervals):
+        print("(intervals: bootstrap over samples; networks and prototypes are held fixed, see seeds for their spread)")
+    path = results / f"{dataset}_inpca{suffix}.npz"
+    settings = {key: getattr(args, key) for key in ("components", "divergence", "landmarks", "choose", "bootstrap")}
     with replacing(path) as partial:
         np.savez(
             partial,
-            distances=distances,
+            **arrays,
             eigenvalues=inpca.eigenvalues_,
             embedding=inpca.embedding_,
             explained_stress=inpca.explained_stress_,
-            record=json.dumps(made_from(trajectories, components=args.components)),
-            **columns,
+            task=np.array([t.task for t, _ in models.owner]),
+            seed=np.array([t.seed for t, _ in models.owner]),
+            checkpoint=np.array([i for _, i in models.owner]),
+            record=json.dumps(made_from(trajectories, **settings)),
         )
     print(shown(path))
-    for figure in plot.inpca_figures(figures, dataset, inpca, trajectories):
+    for figure in plot.inpca_figures(figures, dataset, inpca, trajectories, suffix, arrays):
         print(shown(figure))
 
 

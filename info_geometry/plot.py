@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from info_geometry.script import replacing
 
 COLUMN, PAGE = 3.25, 6.75  # inches
+PAGE_POINTS = 10_000  # which a browser still turns smoothly
 STYLE = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -40,8 +41,14 @@ def looks(tasks):
     return dict(zip(tasks, looks, strict=False))
 
 
-def inpca_figures(folder, dataset, inpca, trajectories):
-    """Write inpca.html, inpca.png and explained_stress.png to `folder`; yield their paths."""
+def inpca_figures(folder, dataset, inpca, trajectories, suffix="", intervals=None):
+    """Write inpca.html, inpca.png and explained_stress.png to `folder`, with a suffix to their names; yield their
+    paths.
+
+    `intervals` may hold those of `info_geometry.bootstrap.of_embedding`, as `embedding_interval` and
+    `explained_stress_interval`.
+    """
+    intervals = intervals or {}
     coordinates = inpca.embedding_[:, :3]
     coordinates = np.pad(coordinates, ((0, 0), (0, 3 - coordinates.shape[1])))
     imaginary = [*inpca.imaginary_[:3], False, False]
@@ -52,9 +59,13 @@ def inpca_figures(folder, dataset, inpca, trajectories):
     tasks = {}
     for t, x in zip(trajectories, np.split(coordinates, ends[:-1]), strict=True):
         tasks.setdefault(t.task, []).append((t, x))
-    yield _page(folder / "inpca.html", tasks, names, title)
-    yield _picture(folder / "inpca.png", tasks, names, title)
-    yield _stress(folder / "explained_stress.png", inpca)
+    spread = intervals.get("embedding_interval")
+    bars = []
+    if spread is not None and spread.shape[1] == 3:
+        bars = [(t.task, coordinates[end], spread[end]) for t, end in zip(trajectories, ends - 1, strict=True)]
+    yield _page(folder / f"inpca{suffix}.html", tasks, names, title)
+    yield _picture(folder / f"inpca{suffix}.png", tasks, names, title, bars)
+    yield _stress(folder / f"explained_stress{suffix}.png", inpca, intervals.get("explained_stress_interval"))
 
 
 def _seed_mean(runs):
@@ -67,14 +78,17 @@ def _page(path, tasks, names, title):
     import plotly.graph_objects as go
 
     figure = go.Figure()
+    every = -(-sum(len(x) for runs in tasks.values() for _, x in runs) // PAGE_POINTS)
+    if every > 1:
+        title += f"; one of {every} models shown"
     for task, (colour, _) in looks(tasks).items():
         runs = tasks[task]
-        x, y, z = np.concatenate([x for _, x in runs]).T
+        x, y, z = np.concatenate([x for _, x in runs])[::every].T
         hover = [
             f"{task}, seed {t.seed}<br>checkpoint {i}" + f", epoch {epoch:.4g}" * ("epoch" in t.columns)
             for t, _ in runs
             for i, epoch in enumerate(t.epochs)
-        ]
+        ][::every]
         points = {"size": 2.5, "color": colour, "opacity": 0.5}
         line = {"color": colour, "width": 5}
         group = {"name": task, "legendgroup": task}
@@ -104,7 +118,7 @@ def _page(path, tasks, names, title):
     return path
 
 
-def _picture(path, tasks, names, title):
+def _picture(path, tasks, names, title, bars):
     with matplotlib.rc_context(STYLE):
         figure = Figure((PAGE, 2.9))
         figure.suptitle(title, fontsize=8)
@@ -116,12 +130,17 @@ def _picture(path, tasks, names, title):
                 mean = _seed_mean(tasks[task])
                 panel.plot(mean[:, i], mean[:, j], color=colour, linestyle=dash, label=task)
                 panel.plot(*mean[-1, [i, j]], "o", color=colour, markersize=4)
+            for task, x, spread in bars:  # of the last checkpoint of each run
+                panel.plot(spread[i], [x[j]] * 2, color=looks(tasks)[task][0], linewidth=0.8)
+                panel.plot([x[i]] * 2, spread[j], color=looks(tasks)[task][0], linewidth=0.8)
             panel.set(xlabel=names[i], ylabel=names[j], aspect="equal", adjustable="datalim")
+        if bars:
+            panels[0].plot([], [], "+", color="black", label="95% interval of a\nrun's end (bootstrap)")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", title="task")
         return _save(figure, path)
 
 
-def _stress(path, inpca):
+def _stress(path, inpca, spread):
     with matplotlib.rc_context(STYLE):
         figure = Figure((COLUMN, 2.3))
         panel = figure.subplots()
@@ -129,6 +148,9 @@ def _stress(path, inpca):
         k = np.arange(1, len(stress) + 1)
         real = ~inpca.imaginary_
         panel.plot(k, stress, color="#999999", zorder=1)
+        if spread is not None:
+            low, high = 100 * spread.T
+            panel.vlines(k[: len(low)], low, high, color="black", linewidth=1, label="95% interval (bootstrap)")
         panel.scatter(k[real], stress[real], s=12, color=COLOURS[0], label="real coordinate")
         if not real.all():
             panel.scatter(k[~real], stress[~real], s=14, color=COLOURS[1], marker="x", label="imaginary coordinate")
@@ -163,10 +185,11 @@ def progress_figure(path, tasks, progress):
         return _save(figure, path)
 
 
-def comparison_figure(path, tasks, grid, distances):
+def comparison_figure(path, tasks, grid, distances, intervals=None):
     """Distance against progress, a panel for each task: to the other tasks, and dotted between its seeds.
 
-    `tasks` are all tasks, those without distances too, so that colours stay.
+    `tasks` are all tasks, those without distances too, so that colours stay. `intervals`, (S, 2) for each pair, are
+    drawn as bands.
     """
     look = looks(tasks)
     shown = [task for task in tasks if any(task in pair for pair in distances)]
@@ -181,6 +204,10 @@ def comparison_figure(path, tasks, grid, distances):
                 if task not in pair:
                     continue
                 other = pair[1] if pair[0] == task else pair[0]
+                if intervals:
+                    colour = "black" if other == task else look[other][0]
+                    band = panel.fill_between(grid, *intervals[pair].T, color=colour, alpha=0.2, linewidth=0)
+                    handles["95% interval\n(bootstrap)"] = band
                 if other == task:
                     (line,) = panel.plot(grid, values, color="black", linestyle=(0, (1, 1)), linewidth=1)
                     handles["between seeds\nof one task"] = line
@@ -193,7 +220,8 @@ def comparison_figure(path, tasks, grid, distances):
         figure.axes[0].set_ylim(bottom=0)
         figure.supxlabel("progress", fontsize=8)
         figure.supylabel(r"$d_B$ per sample (nats)", fontsize=8, parse_math=True)
-        order = [name for name in [*tasks, "between seeds\nof one task"] if name in handles]
+        order = [*tasks, "between seeds\nof one task", "95% interval\n(bootstrap)"]
+        order = [name for name in order if name in handles]
         figure.legend([handles[name] for name in order], order, loc="outside right center", title="to")
         return _save(figure, path)
 

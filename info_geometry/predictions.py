@@ -8,6 +8,7 @@ of its weights), and in the attribute `record` (JSON) what made them; foreign fi
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -112,13 +113,16 @@ def _record(file, path):
 
 
 class Models:
-    """The checkpoints of several trajectories as one stack (M, N, C), sliced by sample: `models[:, a:b]`."""
+    """The checkpoints of several trajectories as one stack (M, N, C), sliced by sample: `models[:, a:b]`.
 
-    def __init__(self, trajectories):
+    Attributes: `trajectories`, `shape`, `dtype`, and `owner`, for each model its trajectory and checkpoint.
+    """
+
+    def __init__(self, trajectories, owner=None):
         self.trajectories = list(trajectories)
-        self.shape = (sum(map(len, self.trajectories)), *self.trajectories[0].shape[1:])
+        self.owner = owner or [(t, i) for t in self.trajectories for i in range(len(t))]
+        self.shape = (len(self.owner), *self.trajectories[0].shape[1:])
         self.dtype = np.result_type(*(t.dtype for t in self.trajectories))
-        self.owner = [(t, i) for t in self.trajectories for i in range(len(t))]
 
     def __len__(self):
         return self.shape[0]
@@ -126,11 +130,18 @@ class Models:
     def __getitem__(self, key):
         _, samples = key
         found = np.empty((len(self), len(range(self.shape[1])[samples]), self.shape[2]), self.dtype)
-        row = 0
-        for t in self.trajectories:
-            found[row : row + len(t)] = t[:, samples]
-            row += len(t)
+        model = 0
+        for trajectory, owned in itertools.groupby(self.owner, key=lambda owner: owner[0]):
+            checkpoints = [i for _, i in owned]
+            first, stop = checkpoints[0], checkpoints[-1] + 1
+            whole = len(checkpoints) == stop - first  # which is quicker to read
+            found[model : model + len(checkpoints)] = trajectory[slice(first, stop) if whole else checkpoints, samples]
+            model += len(checkpoints)
         return found
+
+    def take(self, models):
+        """The stack of some models, given in ascending order."""
+        return Models(self.trajectories, [self.owner[m] for m in models])
 
     def where(self, model, sample):
         trajectory, checkpoint = self.owner[model]

@@ -2,34 +2,38 @@
 
 import contextlib
 import os
+import sys
 
 import numpy as np
+
+from info_geometry.script import InputError
 
 
 @contextlib.contextmanager
 def joined(device="cpu"):
-    """Join the processes that torchrun started, for as long as the block runs; yields this one's rank."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield 0
-        return
-    import torch.distributed as dist
+    """Join the processes that torchrun started, for as long as the block runs; yields this one's device, as PyTorch
+    calls it: with several GPUs on a machine each process has one."""
+    import torch
 
-    dist.init_process_group("gloo" if device == "cpu" else "nccl")
     try:
-        yield dist.get_rank()
-        dist.barrier()  # none leaves while another needs it
-    finally:
-        dist.destroy_process_group()
+        kind = torch.device(device).type
+        if kind == "cuda" and "LOCAL_RANK" in os.environ:
+            device = f"cuda:{os.environ['LOCAL_RANK']}"
+            torch.cuda.set_device(device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"no device {device}: {str(error).splitlines()[0]}") from error
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield device
+        return
+    torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+    yield device  # where an error goes through, torchrun ends the others
+    torch.distributed.destroy_process_group()
 
 
 def _group():
-    import sys
-
-    if "torch" not in sys.modules:
-        return None
-    import torch.distributed as dist
-
-    return dist if dist.is_available() and dist.is_initialized() else None
+    torch = sys.modules.get("torch")  # not to be imported for this
+    return torch.distributed if torch and torch.distributed.is_initialized() else None
 
 
 def rank():
@@ -38,12 +42,16 @@ def rank():
     return group.get_rank() if group else 0
 
 
+def count():
+    """How many processes there are."""
+    group = _group()
+    return group.get_world_size() if group else 1
+
+
 def share(n_samples, size):
     """The samples (first, stop) of this process: whole blocks of `size`, which are the same however many share them."""
-    group = _group()
-    count, index = (group.get_world_size(), group.get_rank()) if group else (1, 0)
     n_blocks = -(-n_samples // size)
-    first, stop = (min(n_samples, n_blocks * k // count * size) for k in (index, index + 1))
+    first, stop = (min(n_samples, n_blocks * k // count() * size) for k in (rank(), rank() + 1))
     return first, stop
 
 

@@ -4,6 +4,9 @@ A stack (M, N, C) is an array, or a `Trajectory` or `Models` of `info_geometry.p
 sliced is read from disk. Everything geometric happens on square roots: unit vectors, one sphere a sample.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from tqdm import tqdm
 
@@ -11,21 +14,23 @@ from info_geometry.script import InputError
 
 ROW_SUM_TOLERANCE = 1e-2  # rows of float16 or rounded probabilities stay well within; more is not rounding
 READ_BYTES = 1 << 27  # read from disk at a time
-CACHE_BYTES = 1 << 23  # float64 square roots of the samples worked on at a time
+CACHE_BYTES = 1 << 22  # float64 square roots of the samples worked on at a time
+OWN_BYTES = 1 << 20  # of these a thread takes so many at a time
 
 
-def square_roots(P, where=None):
+def square_roots(P, where=None, out=None):
     """Points of the product of spheres: probabilities (..., N, C) to unit vectors sqrt(p), in float64.
 
     The rounding of stored probabilities is undone by normalisation, so that <r, r> = 1 to double precision.
     Raises InputError at the first row that is not finite, has a negative value, or sums to something further
-    than 1e-2 from one; `where(*index)` says its place.
+    than 1e-2 from one; `where(*index)` says its place. `out` may be an array that takes the result.
     """
-    p = np.array(P, dtype=np.float64)  # a copy, worked on in place
+    p = np.empty(np.shape(P)) if out is None else out
+    p[...] = P
     total = p @ np.ones(p.shape[-1])
     if not (np.abs(total - 1) <= ROW_SUM_TOLERANCE).all() or p.min() < 0:
         _refuse(p, total, where)
-    p /= total[..., None]
+    p *= (1 / total)[..., None]
     return np.sqrt(p, out=p)
 
 
@@ -107,5 +112,37 @@ def sample_blocks(*stacks, beside=0, desc=None):
     _, n_classes = samples_of(*stacks)
     n_models = sum(stack.shape[0] for stack in stacks)
     size = max(1, CACHE_BYTES // (8 * n_classes * (beside + n_models)))
-    for n, blocks in read_blocks(*stacks, size=size, desc=desc):
-        yield [square_roots(block, place_of(stack, n)) for block, stack in zip(blocks, stacks, strict=True)]
+    with ThreadPoolExecutor(n_threads()) as pool:
+        for n, blocks in read_blocks(*stacks, size=size, desc=desc):
+            yield [
+                shared_square_roots(pool, block, place_of(stack, n))
+                for block, stack in zip(blocks, stacks, strict=True)
+            ]
+
+
+def shared_square_roots(pool, block, place):
+    """`square_roots` by several threads, each with models of its own."""
+    roots = np.empty(block.shape)
+    step = max(1, OWN_BYTES // roots[0].nbytes)
+
+    def take(first):
+        models = slice(first, first + step)
+        square_roots(block[models], lambda m, n: place(first + m, n), roots[models])
+
+    for _ in pool.map(take, range(0, len(block), step)):
+        pass
+    return roots
+
+
+def numbered(blocks):
+    """Yield (n, blocks) of what `sample_blocks` yields, n the number of the first sample."""
+    n = 0
+    for block in blocks:
+        yield n, block
+        n += block[0].shape[1]
+
+
+def n_threads():
+    """Processors that this process may use, or OMP_NUM_THREADS, as for all numerical libraries."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return int(os.environ.get("OMP_NUM_THREADS", here))

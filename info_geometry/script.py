@@ -104,8 +104,8 @@ def available_memory():
 class Unfinished:
     """What a long computation has so far, on disk: a stopped one goes on from there.
 
-    `record` says what is computed, from which inputs: what another one left is not taken up. `save` is worth its time
-    whenever `due` says so, which it does so seldom that saving takes a twentieth of the time.
+    `record` says what is computed, from which inputs: what another computation left is not taken up. `due` says when it
+    is time to save, so seldom that saving takes a twentieth of the time.
     """
 
     def __init__(self, path, record):

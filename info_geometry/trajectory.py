@@ -22,6 +22,7 @@ import numpy as np
 from info_geometry import geodesic
 from info_geometry.affinities import engine_for
 from info_geometry.bhattacharyya import steps, to_distances, warn_of_floor
+from info_geometry.bootstrap import Groups, interval, resamples
 from info_geometry.divergences import DIVERGENCES, FLOAT16_ZERO, FLOOR
 from info_geometry.predictions import (
     add_arguments,
@@ -30,7 +31,7 @@ from info_geometry.predictions import (
     made_from,
     read_labels,
 )
-from info_geometry.samples import sample_blocks
+from info_geometry.samples import numbered, sample_blocks
 from info_geometry.script import InputError, replacing, run, shown
 
 MEANS = ("arithmetic", "chordal", "geometric")
@@ -96,12 +97,12 @@ def straightness(P):
     sqrt(2 mean_n theta_n^2) / `riemann_length`, theta_n the angle on sample n's sphere: both in the same units, so
     that it is at most 1. Not a number for a trajectory that does not move.
     """
-    return _part_of(riemann_length(P), P)
-
-
-def _part_of(length, P):
     ends = np.concatenate([geodesic.angles(r[0], r[-1]) for (r,) in sample_blocks(P)])
-    return np.sqrt(2 * np.mean(ends**2)) / length if length > 0 else np.nan
+    return _part_of(riemann_length(P), ends)
+
+
+def _part_of(length, angles):
+    return np.sqrt(2 * np.mean(angles**2)) / length if length > 0 else np.nan
 
 
 def mean_of_roots(roots, kind="arithmetic"):
@@ -135,7 +136,7 @@ def common_range(progress, names):
     return first[late], last[early]
 
 
-def compare(tasks, progress, grid, mean="arithmetic", desc=None):
+def compare(tasks, progress, grid, mean="arithmetic", desc=None, groups=None):
     """Distances between tasks' mean trajectories, and between the seeds of one task, at equal progress.
 
     Parameters
@@ -144,20 +145,25 @@ def compare(tasks, progress, grid, mean="arithmetic", desc=None):
     progress : {task: list of (T,)}
     grid : (S,) values of progress at which all are defined
     mean : over seeds, see `mean_of_roots`
+    groups : `info_geometry.bootstrap.Groups` of the samples, or none
 
     Returns
     -------
     {(task_a, task_b): (S,)} d_B per sample; (task, task) is the mean over pairs of its seeds, and is left out
-    for a task with one seed
+    for a task with one seed. With groups also {(task_a, task_b): (G, S)}, the sums over their samples.
     """
     total, clipped = {}, 0
-    for pair, r, s in _side_by_side(tasks, progress, grid, mean, desc):
+    for samples, pair, r, s in _side_by_side(tasks, progress, grid, mean, desc):
         distances, below = D_B.of_roots(r, s, FLOOR)
-        total[pair] = total.get(pair, 0) + distances.sum(axis=-1)
+        sums = groups.one_hot(samples).T @ distances.T if groups else distances.sum(axis=-1)
+        total[pair] = total.get(pair, 0) + sums
         clipped += below
     n_samples = _n_samples(tasks)
     warn_of_floor(clipped, len(total) * len(grid) * n_samples)
-    return _mean_over_seeds({pair: value / n_samples for pair, value in total.items()}, tasks)
+    total = _mean_over_seeds(total, tasks)
+    if not groups:
+        return {pair: sums / n_samples for pair, sums in total.items()}
+    return {pair: sums.sum(axis=0) / n_samples for pair, sums in total.items()}, total
 
 
 def separations(tasks, progress, grid, mean="arithmetic", desc=None):
@@ -169,7 +175,7 @@ def separations(tasks, progress, grid, mean="arithmetic", desc=None):
     total, clipped = {}, 0
     n_samples, n_classes = next(iter(tasks.values()))[0].shape[1:]
     with engine_for(D_B, FLOOR, np.float64, n_classes) as engine:
-        for pair, r, s in _side_by_side(tasks, progress, grid, mean, desc):
+        for _, pair, r, s in _side_by_side(tasks, progress, grid, mean, desc):
             sums = total.setdefault(pair, np.zeros((len(grid), len(grid))))
             clipped += engine.add_roots(sums, r, s)
     warn_of_floor(clipped, len(total) * len(grid) ** 2 * n_samples)
@@ -179,20 +185,21 @@ def separations(tasks, progress, grid, mean="arithmetic", desc=None):
 
 
 def _side_by_side(tasks, progress, grid, mean, desc):
-    """For each block of samples, all that is compared: ((task_a, task_b, n), r, s) with unit vectors (S, B, C) at equal
-    progress, of means over seeds; of a task with itself, n counts pairs of its seeds."""
+    """For each block of samples, all that is compared: (samples, (task_a, task_b, n), r, s), with a slice, and unit
+    vectors (S, B, C) at equal progress, of means over seeds; of a task with itself, n counts pairs of its seeds."""
     runs = [run for task in tasks for run in tasks[task]]
     beside = len(grid) * (len(tasks) + 2 * max(map(len, tasks.values())))
-    for blocks in sample_blocks(*runs, beside=beside, desc=desc):
+    for n_before, blocks in numbered(sample_blocks(*runs, beside=beside, desc=desc)):
+        samples = slice(n_before, n_before + blocks[0].shape[1])
         blocks = iter(blocks)
         means = {}
         for task in tasks:
             seeds = np.stack([_reindexed(next(blocks), p, grid) for p in progress[task]])
             means[task] = mean_of_roots(seeds, mean)
             for n, (r, s) in enumerate(itertools.combinations(seeds, 2)):
-                yield (task, task, n), r, s
+                yield samples, (task, task, n), r, s
         for a, b in itertools.combinations(tasks, 2):
-            yield (a, b, 0), means[a], means[b]
+            yield samples, (a, b, 0), means[a], means[b]
 
 
 def _n_samples(tasks):
@@ -231,11 +238,10 @@ def nearest_point(distances):
 
 def accuracy(P, labels):
     """Fraction of samples whose most probable class is the true one, (T,), for P (T, N, C)."""
-    right, n = np.zeros(P.shape[0]), 0
-    for (r,) in sample_blocks(P):
+    right = np.zeros(P.shape[0])
+    for n, (r,) in numbered(sample_blocks(P)):
         right += (r.argmax(axis=-1) == labels[n : n + r.shape[1]]).sum(axis=-1)
-        n += r.shape[1]
-    return right / n
+    return right / P.shape[1]
 
 
 def mean_and_error(values):
@@ -254,9 +260,26 @@ class Measured(NamedTuple):
 
 
 def measure(P, labels):
-    """Progress, accuracy, length and straightness of a trajectory (T, N, C) with true classes (N,)."""
-    length = riemann_length(P)
-    return Measured(geodesic.progress(P, labels), accuracy(P, labels), length, _part_of(length, P))
+    """Progress, accuracy, length and straightness of a trajectory (T, N, C) with true classes (N,), in one pass.
+
+    They are what `geodesic.progress`, `accuracy`, `riemann_length` and `straightness` give.
+    """
+    labels = geodesic.checked_labels(P, labels)
+    n_samples = P.shape[1]
+    moved, right, clipped = np.zeros(P.shape[0] - 1), np.zeros(P.shape[0]), 0
+    with_ends, angles = [], []
+    for n, (r,) in numbered(sample_blocks(P)):
+        true = labels[n : n + r.shape[1]]
+        with_ends.append(geodesic.with_ends(r, true))
+        right += (r.argmax(axis=-1) == true).sum(axis=-1)
+        distances, below = D_B.of_roots(r[:-1], r[1:], FLOOR)
+        moved += distances.sum(axis=-1)
+        clipped += below
+        angles.append(geodesic.angles(r[0], r[-1]))
+    warn_of_floor(clipped, moved.size * n_samples)
+    length = 2 * np.sqrt(moved / n_samples).sum()
+    progress = geodesic.progress_of(*np.concatenate(with_ends, axis=-1), P.shape[2])
+    return Measured(progress, right / n_samples, length, _part_of(length, np.concatenate(angles)))
 
 
 def main():
@@ -265,9 +288,12 @@ def main():
     parser.add_argument("--labels", type=Path, help="(default: labels/<dataset>_val_labels.npy beside the folders)")
     parser.add_argument("--mean", choices=MEANS, default="arithmetic", help="over seeds at equal progress")
     parser.add_argument("--points", type=int, default=100, help="values of progress compared (default: 100)")
+    parser.add_argument("--bootstrap", type=int, default=0, help="resamples for 95%% intervals, such as 200")
     args = parser.parse_args()
     if args.points < 2:
         parser.error("--points must be 2 or more")
+    if args.bootstrap < 0:
+        parser.error("--bootstrap must be 0 or more")
     trajectories, results, figures = chosen(args)
     labels = read_labels(args.labels or labels_beside(trajectories), trajectories)
 
@@ -278,7 +304,7 @@ def main():
         tasks.setdefault(t.task, []).append(t)
     bar = tqdm(trajectories, desc="progress and length", unit="run", disable=None)
     measured = {t: measure(t, labels) for t in bar}
-    record = made_from(trajectories, mean=args.mean, points=args.points)
+    record = made_from(trajectories, mean=args.mean, points=args.points, bootstrap=args.bootstrap)
     prefix = results / trajectories[0].dataset
     for stale in (f"{prefix}_comparison.csv", f"{prefix}_comparison.json", figures / "trajectories_compare.png"):
         with contextlib.suppress(OSError):  # a place that cannot be written is named when it is written to
@@ -334,11 +360,19 @@ def report_comparison(tasks, measured, prefix, figures, record, args):
     at = {task: [measured[t].progress for t in runs] for task, runs in moving.items()}
     start, end = common_range([measured[t].progress for t in compared], [shown(t.path) for t in compared])
     grid = np.linspace(start, end, args.points)
-    distances = compare(moving, at, grid, args.mean, desc="distances at equal progress")
+    how = {"mean": args.mean, "desc": "distances at equal progress"}
+    bands, spread = None, {}
+    if args.bootstrap:
+        groups = Groups(_n_samples(moving))
+        distances, sums = compare(moving, at, grid, **how, groups=groups)
+        bands, spread = intervals(sums, groups, grid, args.bootstrap)
+    else:
+        distances = compare(moving, at, grid, **how)
     frechets, nearest = separations(moving, at, grid, args.mean, desc="distances at any progress")
     integrals = {pair: float(np.trapezoid(d, grid)) for pair, d in distances.items()}
     print(f"distance between trajectories, integrated over progress from {start:.4f} to {end:.4f}, times 1000")
     print_matrix(list(moving), integrals)
+    print_intervals(spread, integrals)
     print("discrete Frechet distance between trajectories over that range, times 1000")
     print_matrix(list(moving), frechets)
     print("(on the diagonals: between seeds of the task)")
@@ -351,12 +385,33 @@ def report_comparison(tasks, measured, prefix, figures, record, args):
             "frechet": float(frechets[a, b]),
             "nearest_point": float(nearest[a, b]),
         }
+        | ({"integral_interval": spread[a, b].tolist()} if spread else {})
         for a, b in distances
     ]
     write_csv(f"{prefix}_comparison.csv", ("task_a", "task_b", "progress", "distance"), rows)
     write_json(f"{prefix}_comparison.json", {"range": [start, end], "between": between, "record": record})
-    plot.comparison_figure(figures / "trajectories_compare.png", list(tasks), grid, distances)
+    plot.comparison_figure(figures / "trajectories_compare.png", list(tasks), grid, distances, bands)
     print(shown(figures / "trajectories_compare.png"))
+
+
+def intervals(sums, groups, grid, times):
+    """95% intervals, by bootstrap over samples, of distances at equal progress {pair: (S, 2)} and of their integrals
+    {pair: (2,)}, from sums over groups of samples {pair: (G, S)}; all pairs see the same resamples."""
+    values = np.stack(list(sums.values()), axis=1)
+    means = np.array(list(resamples(values, groups.sizes, times)))
+    bands, spread = interval(means), interval(np.trapezoid(means, grid))
+    return dict(zip(sums, bands, strict=True)), dict(zip(sums, spread, strict=True))
+
+
+def print_intervals(spread, integrals):
+    """95% intervals of integrated distances, times 1000; nothing where there are none."""
+    for (a, b), (low, high) in spread.items():
+        name = f"{a}, {b}" if a != b else f"{a}, between seeds"
+        print(f"  {name:<28}{1000 * integrals[a, b]:>10.4f}   95% interval {1000 * low:.4f} to {1000 * high:.4f}")
+    if spread:
+        print(
+            "  (bootstrap over samples; networks, prototypes and progress are held fixed, see seeds for their spread)"
+        )
 
 
 def print_summary(tasks, measured, summary):

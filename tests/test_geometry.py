@@ -484,6 +484,7 @@ def test_weights_that_are_none_are_refused(weights):
 def test_leading_eigenpairs_are_those_of_the_full_decomposition(monkeypatch):
     # models along 40 trajectories, as in a picture: eigenvalues of both signs that fall off quickly
     D = pairwise(np.concatenate([trajectory(10, 30, seed=s, noise=3) for s in range(40)]))
+    monkeypatch.setattr(inpca, "FULL_BELOW", len(D) + 1)
     full = InPCA(8).fit(D)
     monkeypatch.setattr(inpca, "FULL_BELOW", 0)
     leading = InPCA(8).fit(D)

@@ -46,7 +46,7 @@ def test_published_files_are_embedded_unchanged(folders, call):
         assert found["seed"].tolist() == ([0] * 9 + [1] * 9) * 2
         assert found["checkpoint"].tolist() == list(range(9)) * 4
         record = json.loads(str(found["record"]))
-        assert record["settings"] == {"components": 50}
+        assert record["settings"]["components"] == 50
         assert set(record["inputs"]) == {f"toy_{t}/preds_{s}.h5" for t in "ab" for s in (0, 1)}
     assert f"{100 * expected.explained_stress_[2]:.2f}%" in out
     page = (parent / "plots" / "toy" / "inpca.html").read_text()
