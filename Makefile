@@ -59,7 +59,7 @@ benchmark: .venv/ready
 
 clean: known-dataset
 	rm -rf $(CHECKPOINTS) plots/$(DATASET)
-	rm -rf $(FOLDERS:=/.preds_*) $(FOLDERS:=/.metrics*) predictions/embedding/.$(DATASET)_*
+	rm -rf $(FOLDERS:=/.preds_*) $(FOLDERS:=/.metrics*) predictions/embedding/.$(DATASET)_* predictions/embedding/$(DATASET)_*.unfinished.npz
 	rm -f $(PREDICTIONS) $(FOLDERS:=/metrics.json) $(LABELS) $(EMBEDDING)
 	-@rmdir $(addprefix checkpoints/$(DATASET)_,$(TASKS)) $(FOLDERS) \
 		checkpoints predictions/labels predictions/embedding 2>/dev/null || true

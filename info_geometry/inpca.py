@@ -233,7 +233,7 @@ def embed_all(models, trajectories, results, args, how):
     """The embedding from distances between all models, and the arrays to store of it; None but in the first process."""
     files = [(t.name, os.stat(t.path).st_size, os.stat(t.path).st_mtime_ns) for t in trajectories]
     unfinished = Unfinished(
-        results / f".{trajectories[0].dataset}_distances_{ranks.rank()}.npz",
+        results / f"{trajectories[0].dataset}_distances_{ranks.rank()}.unfinished.npz",
         [files, args.divergence, args.bootstrap, ranks.count()],
     )
     groups = bootstrap.Groups(models.shape[1], len(models), results) if args.bootstrap else None

@@ -16,14 +16,19 @@ KEPT_BYTES = 1 << 30  # of landmarks in memory, as they are stored; larger ones 
 
 
 def along(lengths, count):
-    """Landmarks (k,), about `count` models of trajectories with so many checkpoints each, stacked: evenly along each,
-    its first and last among them, in proportion to its checkpoints, which are dense where training moves fastest."""
-    chosen, first = [], 0
+    """About `count` landmarks of stacked trajectories with so many checkpoints each, evenly along each of them.
+
+    In proportion to checkpoints, which are dense where training moves fastest; first and last are always among them.
+    Returns the landmarks (k,), sorted, and their weights (k,): the checkpoints nearest to each.
+    """
+    chosen, weights, first = [], [], 0
     for length in lengths:
         n = min(length, max(2, round(count * length / sum(lengths))))
-        chosen.append(first + np.unique(np.linspace(0, length - 1, n).round().astype(int)))
+        here = np.unique(np.linspace(0, length - 1, n).round().astype(int))
+        chosen.append(first + here)
+        weights.append(np.diff(np.r_[0, (here[1:] + here[:-1]) // 2 + 1, length]))
         first += length
-    return np.concatenate(chosen)
+    return np.concatenate(chosen), np.concatenate(weights)
 
 
 def farthest_first(distances, count):
@@ -42,15 +47,17 @@ def farthest_first(distances, count):
 
 
 def choose_landmarks(models, count, how):
-    """Landmarks of `info_geometry.predictions.Models` (k,), and weights or None: "along" trajectories, or "farthest"
-    first, of some more along trajectories, by some of the samples."""
+    """Landmarks of `info_geometry.predictions.Models` (k,), and their weights (k,).
+
+    "along" trajectories, or "farthest" first, of some more along trajectories, by some of the samples.
+    """
     lengths = [len(t) for t in models.trajectories]
-    chosen = along(lengths, count if how == "along" else SEEN_MODELS * count)
     if how == "along":
-        return chosen, None
-    pool = models.take(chosen)[:, :: max(1, models.shape[1] // SEEN_SAMPLES)]
-    found, weights = farthest_first(pairwise(pool), count)
-    return chosen[found], weights
+        return along(lengths, count)
+    pool, _ = along(lengths, SEEN_MODELS * count)
+    seen = models.take(pool)[:, :: max(1, models.shape[1] // SEEN_SAMPLES)]
+    found, weights = farthest_first(pairwise(seen), count)
+    return pool[found], weights
 
 
 def place(inpca, models, landmarks, desc=None, **how):

@@ -129,4 +129,5 @@ class Unfinished:
         self.next = time.monotonic() + max(5, 20 * (time.monotonic() - start))
 
     def remove(self):
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.unlink()
