@@ -63,12 +63,14 @@ class InPCA:
     def fit(self, X, y=None, sample_weight=None):
         """Embed M models, given by their distances (M, M) or as predictions (M, N, C), with weights (M,) or none.
 
+        Of predictions d_B is taken in float64: for many models `pairwise` is quicker, and as exact as figures need.
+
         Raises InputError (a ValueError) unless distances are finite, symmetric and zero from a model to itself, and
         weights positive.
         """
         X = X if hasattr(X, "shape") else np.asarray(X)
         self.models_ = X if len(X.shape) == 3 else None
-        D = _distances(X) if self.models_ is None else pairwise(X)
+        D = _distances(X) if self.models_ is None else pairwise(X, dtype=np.float64)
         size = len(D) if self.n_components is None else min(self.n_components, len(D))
         # without weights eigenvalues are those of W, not of W / M
         self.weights_ = np.ones(len(D)) if sample_weight is None else _weights(sample_weight, len(D))
@@ -101,7 +103,7 @@ class InPCA:
         if len(X.shape) == 3:
             if self.models_ is None:
                 raise ValueError("fitted on distances: transform takes distances (K, M) to the fitted models")
-            X = cross(X, self.models_)
+            X = cross(X, self.models_, dtype=np.float64)
         d = np.asarray(X, dtype=np.float64)
         if d.ndim != 2 or d.shape[1] != len(self.embedding_) or not np.isfinite(d).all():
             raise InputError(f"expected finite distances (K, {len(self.embedding_)}), got shape {d.shape}")

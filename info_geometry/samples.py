@@ -13,7 +13,7 @@ from tqdm import tqdm
 from info_geometry.script import InputError
 
 ROW_SUM_TOLERANCE = 1e-2  # rows of float16 or rounded probabilities stay well within; more is not rounding
-READ_BYTES = 1 << 27  # read from disk at a time
+READ_BYTES = 1 << 26  # read from disk at a time
 CACHE_BYTES = 1 << 22  # float64 square roots of the samples worked on at a time
 OWN_BYTES = 1 << 20  # of these a thread takes so many at a time
 

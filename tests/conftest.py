@@ -93,5 +93,5 @@ def shared():
 
 def pytest_collection_modifyitems(items):
     """Formulas first, then files, then what trains networks or starts processes."""
-    order = ["geometry", "predictions", "learning", "scripts", "training", "kill"]
+    order = ["geometry", "engine", "predictions", "learning", "scripts", "training", "kill"]
     items.sort(key=lambda item: next(i for i, name in enumerate(order) if name in item.path.stem))
