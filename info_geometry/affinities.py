@@ -8,17 +8,16 @@ result, a block, and a tile a thread. Results do not depend on how many threads 
 on the processor, has compiled loops for all but the matrix product, and `FewClassesEngine` for that too.
 """
 
-import collections
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from info_geometry.samples import ROW_SUM_TOLERANCE, square_roots
+from info_geometry.samples import ROW_SUM_TOLERANCE, in_order, square_roots
 
 SMALL = 1 << 32  # products: up to there all is done in float64, in a second or two
 LEAST_FLOOR = 1e-9  # the product of several affinities of less is no normal number in float32
-FEW_CLASSES = 32  # up to there the compiled loop is faster than matrix products
+FEW_CLASSES = 48  # up to there the compiled loop is faster than matrix products
 BLOCK_BYTES = 1 << 23  # features of a block
 PRODUCT_BYTES = 1 << 20  # products of a tile
 HEIGHT, WIDTH = 64, 512  # models on the sides of a tile, at most
@@ -69,14 +68,8 @@ class Engine:
         self.torch.set_num_threads(self.n_threads)
 
     def each(self, function, items):
-        """Yield the results of a function for each of the items, in their order; no more than a few are waiting."""
-        waiting = collections.deque()
-        for item in items:
-            if len(waiting) == 4 * self.n_threads:
-                yield waiting.popleft().result()
-            waiting.append(self.pool.submit(function, item))
-        while waiting:
-            yield waiting.popleft().result()
+        """The results of a function for each of the items, in their order, by all threads."""
+        return in_order(self.pool, function, items)
 
     def block_size(self, n_models):
         """Samples in a block of that many models."""

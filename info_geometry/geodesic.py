@@ -6,7 +6,7 @@ al., "The training process of many deep networks explores the same low-dimension
 
 import numpy as np
 
-from info_geometry.samples import numbered, sample_blocks, shape_of, square_roots
+from info_geometry.samples import map_samples, numbered, sample_blocks, shape_of, square_roots
 from info_geometry.script import InputError
 
 TOLERANCE = 1e-13  # of progress, far below what is asked of it, 1e-10
@@ -54,7 +54,7 @@ def progress(P, labels):
     samples, say all. Raises InputError for labels that do not fit, or at a row that is no probability.
     """
     labels = checked_labels(P, labels)
-    found = [with_ends(r, labels[n : n + r.shape[1]]) for n, (r,) in numbered(sample_blocks(P))]
+    found = list(map_samples(lambda n, r: with_ends(r, labels[n : n + r.shape[1]]), P))
     return progress_of(*np.concatenate(found, axis=-1), P.shape[2])
 
 
@@ -104,14 +104,19 @@ def _nearest(a, b, g):
     """
     informative = (g > 0) & ((a > 0) | (b > 0))
 
+    where = True if informative.all() else informative
+
     def slope(t):
         """f' and f'' at t (T,)."""
         t = t[:, None]
-        u = a * np.sin((1 - t) * g) + b * np.sin(t * g)
-        du = g * (b * np.cos(t * g) - a * np.cos((1 - t) * g))
+        u = a * np.sin((1 - t) * g)
+        u += b * np.sin(t * g)
+        ratio = b * np.cos(t * g)
+        ratio -= a * np.cos((1 - t) * g)
+        ratio *= g * informative
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(informative, du / u, 0)
-        return -ratio.mean(axis=1), (g**2 * informative + ratio**2).mean(axis=1)
+            np.divide(ratio, u, out=ratio, where=where)
+        return -ratio.mean(axis=1), (g**2 * informative).mean(axis=1) + np.einsum("tn,tn->t", ratio, ratio) / a.shape[1]
 
     low, high = np.zeros(len(a)), np.ones(len(a))
     t = np.full(len(a), 0.5)

@@ -4,6 +4,7 @@ A stack (M, N, C) is an array, or a `Trajectory` or `Models` of `info_geometry.p
 sliced is read from disk. Everything geometric happens on square roots: unit vectors, one sphere a sample.
 """
 
+import collections
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,18 +16,17 @@ from info_geometry.script import InputError
 ROW_SUM_TOLERANCE = 1e-2  # rows of float16 or rounded probabilities stay well within; more is not rounding
 READ_BYTES = 1 << 26  # read from disk at a time
 CACHE_BYTES = 1 << 22  # float64 square roots of the samples worked on at a time
-OWN_BYTES = 1 << 20  # of these a thread takes so many at a time
+OWN_BYTES = 1 << 20  # the same, by one of several threads
 
 
-def square_roots(P, where=None, out=None):
+def square_roots(P, where=None):
     """Points of the product of spheres: probabilities (..., N, C) to unit vectors sqrt(p), in float64.
 
     The rounding of stored probabilities is undone by normalisation, so that <r, r> = 1 to double precision.
     Raises InputError at the first row that is not finite, has a negative value, or sums to something further
-    than 1e-2 from one; `where(*index)` says its place. `out` may be an array that takes the result.
+    than 1e-2 from one; `where(*index)` says its place.
     """
-    p = np.empty(np.shape(P)) if out is None else out
-    p[...] = P
+    p = np.array(P, dtype=np.float64)  # a copy, worked on in place
     total = p @ np.ones(p.shape[-1])
     if not (np.abs(total - 1) <= ROW_SUM_TOLERANCE).all() or p.min() < 0:
         _refuse(p, total, where)
@@ -109,29 +109,36 @@ def sample_blocks(*stacks, beside=0, desc=None):
     Each step yields a list with one (M, B, C) array a stack, in float64; B is such that these, and `beside` more models
     that the caller makes of them, stay in the processor's cache, if a single sample does.
     """
-    _, n_classes = samples_of(*stacks)
-    n_models = sum(stack.shape[0] for stack in stacks)
-    size = max(1, CACHE_BYTES // (8 * n_classes * (beside + n_models)))
+    for n, blocks in read_blocks(*stacks, size=_block_size(CACHE_BYTES, stacks, beside), desc=desc):
+        yield [square_roots(block, place_of(stack, n)) for block, stack in zip(blocks, stacks, strict=True)]
+
+
+def map_samples(function, stack):
+    """Yield function(n, roots) of the square roots (M, B, C) of a stack from each sample n on, block by block: by
+    threads, each with a block in its own cache."""
+
+    def of_block(read):
+        n, (block,) = read
+        return function(n, square_roots(block, place_of(stack, n)))
+
     with ThreadPoolExecutor(n_threads()) as pool:
-        for n, blocks in read_blocks(*stacks, size=size, desc=desc):
-            yield [
-                shared_square_roots(pool, block, place_of(stack, n))
-                for block, stack in zip(blocks, stacks, strict=True)
-            ]
+        yield from in_order(pool, of_block, read_blocks(stack, size=_block_size(OWN_BYTES, [stack])))
 
 
-def shared_square_roots(pool, block, place):
-    """`square_roots` by several threads, each with models of its own."""
-    roots = np.empty(block.shape)
-    step = max(1, OWN_BYTES // roots[0].nbytes)
+def in_order(pool, function, items):
+    """Yield the results of a function for each of the items, in their order; no more than some are waiting."""
+    waiting = collections.deque()
+    for item in items:
+        if len(waiting) == 4 * pool._max_workers:
+            yield waiting.popleft().result()
+        waiting.append(pool.submit(function, item))
+    while waiting:
+        yield waiting.popleft().result()
 
-    def take(first):
-        models = slice(first, first + step)
-        square_roots(block[models], lambda m, n: place(first + m, n), roots[models])
 
-    for _ in pool.map(take, range(0, len(block), step)):
-        pass
-    return roots
+def _block_size(n_bytes, stacks, beside=0):
+    n_models = beside + sum(stack.shape[0] for stack in stacks)
+    return max(1, n_bytes // (8 * stacks[0].shape[2] * n_models))
 
 
 def numbered(blocks):

@@ -31,7 +31,7 @@ from info_geometry.predictions import (
     made_from,
     read_labels,
 )
-from info_geometry.samples import numbered, sample_blocks
+from info_geometry.samples import map_samples, numbered, sample_blocks
 from info_geometry.script import InputError, replacing, run, shown
 
 MEANS = ("arithmetic", "chordal", "geometric")
@@ -265,21 +265,19 @@ def measure(P, labels):
     They are what `geodesic.progress`, `accuracy`, `riemann_length` and `straightness` give.
     """
     labels = geodesic.checked_labels(P, labels)
-    n_samples = P.shape[1]
-    moved, right, clipped = np.zeros(P.shape[0] - 1), np.zeros(P.shape[0]), 0
-    with_ends, angles = [], []
-    for n, (r,) in numbered(sample_blocks(P)):
+
+    def of_block(n, r):
         true = labels[n : n + r.shape[1]]
-        with_ends.append(geodesic.with_ends(r, true))
-        right += (r.argmax(axis=-1) == true).sum(axis=-1)
+        right = (r.argmax(axis=-1) == true).sum(axis=-1)
         distances, below = D_B.of_roots(r[:-1], r[1:], FLOOR)
-        moved += distances.sum(axis=-1)
-        clipped += below
-        angles.append(geodesic.angles(r[0], r[-1]))
-    warn_of_floor(clipped, moved.size * n_samples)
-    length = 2 * np.sqrt(moved / n_samples).sum()
-    progress = geodesic.progress_of(*np.concatenate(with_ends, axis=-1), P.shape[2])
-    return Measured(progress, right / n_samples, length, _part_of(length, np.concatenate(angles)))
+        return geodesic.with_ends(r, true), right, distances.sum(axis=-1), below, geodesic.angles(r[0], r[-1])
+
+    with_ends, right, moved, below, angles = zip(*map_samples(of_block, P), strict=True)
+    n_checkpoints, n_samples, n_classes = P.shape
+    warn_of_floor(sum(below), (n_checkpoints - 1) * n_samples)
+    length = 2 * np.sqrt(np.sum(moved, axis=0) / n_samples).sum()
+    progress = geodesic.progress_of(*np.concatenate(with_ends, axis=-1), n_classes)
+    return Measured(progress, np.sum(right, axis=0) / n_samples, length, _part_of(length, np.concatenate(angles)))
 
 
 def main():

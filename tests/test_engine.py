@@ -42,7 +42,7 @@ def shifted(P, angle, seed=1):
 # --- products in float32
 
 
-@pytest.mark.parametrize("n_classes", [1, 2, 3, 10, 32, 33, 100])
+@pytest.mark.parametrize("n_classes", [1, 2, 3, 10, 33, 48, 49, 100])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_single_precision_is_exact_to_a_millionth(n_classes, dtype):
     P, Q = models(150, 45, n_classes).astype(dtype), models(67, 45, n_classes, seed=1).astype(dtype)
@@ -207,12 +207,13 @@ def test_memory_does_not_grow_with_the_samples(tmp_path):
             for t, p in enumerate(models(1, 120, 100)[0]):
                 data[t] = np.broadcast_to(p, (n_samples, 100))
         code = (
-            "import resource, sys; sys.path.insert(0, sys.argv[2])\n"
+            "import sys; sys.path.insert(0, sys.argv[2])\n"
             "from info_geometry.predictions import Trajectory\n"
             "from info_geometry.bhattacharyya import pairwise\n"
             "import numpy as np\n"
             "pairwise(Trajectory(sys.argv[1]), dtype=np.float32)\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            # not ru_maxrss, which begins with that of the process that started this one
+            "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
         )
         command = [sys.executable, "-c", code, path, REPOSITORY]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
