@@ -7,6 +7,7 @@ algorithm is measured on a part of the samples or checkpoints, over which its ti
 """
 
 import contextlib
+import os
 import platform
 import subprocess
 import sys
@@ -119,18 +120,23 @@ def distance_rows(bar):
         part = P[:, :measured]
         scale = n_samples / measured
         ours, _ = best(lambda P=P: pairwise(P, dtype=np.float32))
-        by_500, by_1000 = (
-            scale * best(lambda part=part, batch=batch: published_distances(part, batch), times=2)[0]
-            for batch in (500, 1000)
-        )
+        published = [best(lambda part=part, b=batch: published_distances(part, b), times=2)[0] for batch in (500, 1000)]
+        for batch in (500, 1000):
+            arguments = (n_models, measured, n_classes, batch)
+            published.append(alone("published_alone", *arguments, NUMPY_MADVISE_HUGEPAGE="0")[0])
         tidy = scale * best(lambda part=part: tidy_distances(part), times=2)[0]
         products = scale * best(matrix_products(part))[0]
         exact = pairwise(part, dtype=np.float64)
         error = np.abs(pairwise(part, dtype=np.float32) - exact).max()
         theirs = np.abs(off_diagonal(published_distances(part, 500) - exact)).max()
         bar.update()
-        ratios = [f"{ratio:.1f}" for ratio in (by_500 / ours, by_1000 / ours, tidy / ours, ours / products)]
+        ratios = [f"{ratio:.1f}" for ratio in (*(scale * t / ours for t in published), tidy / ours, ours / products)]
         yield row((n_samples, n_classes, n_models), f"{ours:.2f}", *ratios, f"{error:.0e}", f"{theirs:.0e}")
+
+
+def published_alone(n_models, n_samples, n_classes, batch):
+    P = random_models(n_models, n_samples, n_classes)
+    return best(lambda: published_distances(P, batch), times=2)[0]
 
 
 def engine_rows():
@@ -308,7 +314,7 @@ def memory_of_landmarks():
     return best(lambda: by_landmarks(Mixtures(150, 1000, 1000, 10), 1000, "along"), times=1)[0]
 
 
-def alone(function, *arguments):
+def alone(function, *arguments, **environment):
     """Seconds that a function of this file says it took, and peak memory in GiB, in a process of its own."""
     code = (
         f"import runpy; seconds = runpy.run_path({__file__!r})[{function!r}](*{arguments!r})\n"
@@ -316,8 +322,9 @@ def alone(function, *arguments):
         "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
         "print(seconds, int(peak.split()[1]) / 2**20)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return map(float, done.stdout.split())
+    command, environment = [sys.executable, "-c", code], os.environ | environment
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return [float(number) for number in done.stdout.split()]
 
 
 def row(*cells):
@@ -358,13 +365,18 @@ ratios are of times measured in this run, side by side.
 
 All distances between models, products in float32: how many times faster `pairwise` is than the published algorithm at
 its batches of 500 and of 1000 samples (one logarithm a pair and sample; measured on {SIZES[0][1]} or {SIZES[1][1]}
-samples) and than a tidy in-place version of that, how many times the time of the float32 matrix products alone it takes
-(all of them, not only those of the upper triangle), and the largest errors against float64, ours and the published
-algorithm's. That makes temporaries of gigabytes: its time depends on how quickly the system hands out memory, and
-varies
-from run to run by a factor of two or three.
+samples), and than that with memory in small pages: it makes temporaries of gigabytes, and numpy asks for large pages,
+which a system may not have to give, so that its time varies by a factor of two or more. Then, how many times faster than
+a tidy in-place version; how many times the time of the float32 matrix products alone it takes (all of them, not only
+those of the upper triangle); and the largest errors against float64, ours and the published algorithm's.
 
-{table(f"{size} | seconds | batch 500 | batch 1000 | tidy | over products | error | published error", distances)}
+{
+        table(
+            f"{size} | seconds | batch 500 | batch 1000 | 500, small pages | 1000, small pages | tidy | over products | "
+            "error | published error",
+            distances,
+        )
+    }
 
 Trajectories, where models near each other are computed again from differences: how much longer it takes for that, the
 share of pairs below 1e-3, and the largest relative error among those down to 1e-8.

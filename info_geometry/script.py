@@ -58,7 +58,7 @@ def replacing(path):
     A killed process leaves the old file or the new one. Raises InputError where nothing can be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -69,6 +69,10 @@ def replacing(path):
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def _partial(path):
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
 
 
 def shown(path):
@@ -129,5 +133,6 @@ class Unfinished:
         self.next = time.monotonic() + max(5, 20 * (time.monotonic() - start))
 
     def remove(self):
-        with contextlib.suppress(OSError):
-            self.path.unlink()
+        for path in (self.path, _partial(self.path)):  # which a kill may have left
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -11,12 +11,13 @@ import time
 import h5py
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, trajectory, write_published
 
 from info_geometry.predictions import Trajectory
 from info_geometry.script import InputError
 
 TRAIN = "supervised_imagenet/01_training/train.py"
+INPCA = "info_geometry/inpca.py"
 STORE = "supervised_imagenet/02_imprinting/store_predictions.py"
 few_and_many = pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 
@@ -87,9 +88,25 @@ def test_imprinting(tmp_path, kills):
 
 
 @pytest.mark.slow
+def test_distances_of_many_models(tmp_path):
+    """What 5000 models have so far is kept, and gone on from."""
+    for seed in range(100):
+        write_published(tmp_path / "toy_a" / f"preds_{seed}.h5", trajectory(50, 4000, 10, seed=seed))
+
+    def command(place):
+        return [REPOSITORY / INPCA, tmp_path / "toy_a", "--results", tmp_path / place, "--plots", tmp_path / "plots"]
+
+    subprocess.run([sys.executable, *map(str, command("whole"))], check=True, capture_output=True)
+    killed_again_and_again(command("broken"), tmp_path / "broken", 1, seconds=3)
+    whole, broken = (np.load(tmp_path / place / "toy_inpca.npz") for place in ("whole", "broken"))
+    for name in whole.files:
+        np.testing.assert_array_equal(whole[name], broken[name])
+    assert [p.name for p in (tmp_path / "broken").iterdir()] == ["toy_inpca.npz"]
+
+
+@pytest.mark.slow
 def test_the_reader_survives_damaged_files(tmp_path):
     """A real file with bytes changed at random is read, or refused in a sentence; it never ends the process."""
-    from conftest import trajectory, write_published
     from hypothesis import given, settings
     from hypothesis import strategies as st
 
