@@ -355,6 +355,7 @@ def main():
     used = ", ".join(f"{name} {version}" for name, version in versions("numpy", "scipy", "numba", "torch").items())
     distances = list(distance_rows(bar))
     size = "(samples, classes, models)"
+    compared = "batch 500 | batch 1000 | 500, small pages | 1000, small pages | tidy"
     gpu = done(gpu_rows())
     text = f"""# Benchmarks
 
@@ -366,17 +367,11 @@ ratios are of times measured in this run, side by side.
 All distances between models, products in float32: how many times faster `pairwise` is than the published algorithm at
 its batches of 500 and of 1000 samples (one logarithm a pair and sample; measured on {SIZES[0][1]} or {SIZES[1][1]}
 samples), and than that with memory in small pages: it makes temporaries of gigabytes, and numpy asks for large pages,
-which a system may not have to give, so that its time varies by a factor of two or more. Then, how many times faster than
-a tidy in-place version; how many times the time of the float32 matrix products alone it takes (all of them, not only
-those of the upper triangle); and the largest errors against float64, ours and the published algorithm's.
+which a system may not have to give, so that its time varies by a factor of two or more. Then, how many times faster
+than a tidy in-place version; how many times the time of the float32 matrix products alone it takes (all of them, not
+only those of the upper triangle); and the largest errors against float64, ours and the published algorithm's.
 
-{
-        table(
-            f"{size} | seconds | batch 500 | batch 1000 | 500, small pages | 1000, small pages | tidy | over products | "
-            "error | published error",
-            distances,
-        )
-    }
+{table(f"{size} | seconds | {compared} | over products | error | published error", distances)}
 
 Trajectories, where models near each other are computed again from differences: how much longer it takes for that, the
 share of pairs below 1e-3, and the largest relative error among those down to 1e-8.
