@@ -24,10 +24,20 @@ HEIGHT, WIDTH = 64, 512  # models on the sides of a tile, at most
 GPU = 8  # times as long are the sides of a tile on a GPU, and bytes as many times squared
 
 
-def precision(n_pairs, n_samples, n_classes, divergence, floor):
-    """The type of products: float64 where these are few, or where the divergence needs it, else float32."""
-    single = divergence.single and floor >= LEAST_FLOOR and n_pairs * n_samples * n_classes > SMALL
-    return np.float32 if single else np.float64
+def precision(n_pairs, n_samples, n_classes, divergence, floor, wanted=None):
+    """The type of products: float64 where these are few, or where the divergence needs it, else float32.
+
+    Raises ValueError where another type is wanted, or float32 and it would not do.
+    """
+    single = divergence.single and floor >= LEAST_FLOOR
+    if wanted is None:
+        return np.dtype(np.float32 if single and n_pairs * n_samples * n_classes > SMALL else np.float64)
+    wanted = np.dtype(wanted)
+    if wanted not in (np.float32, np.float64) or (wanted == np.float32 and not single):
+        raise ValueError(
+            f"dtype must be float64, or for d_B with a floor from {LEAST_FLOOR:g} on float32, not {wanted}"
+        )
+    return wanted
 
 
 def engine_for(divergence, floor, dtype, n_classes, device="cpu"):
@@ -37,7 +47,7 @@ def engine_for(divergence, floor, dtype, n_classes, device="cpu"):
         kind = GraphicsEngine
     elif dtype == np.float32:
         kind = FewClassesEngine if n_classes <= FEW_CLASSES else CompiledEngine
-    return kind(divergence, floor, np.dtype(dtype), n_classes, device)
+    return kind(divergence, floor, dtype, n_classes, device)
 
 
 class Engine:
@@ -50,7 +60,7 @@ class Engine:
     block_bytes, product_bytes = BLOCK_BYTES, PRODUCT_BYTES
 
     def __init__(self, divergence, floor, dtype, n_classes, device="cpu"):
-        self.divergence, self.floor, self.dtype, self.n_classes = divergence, floor, dtype, n_classes
+        self.divergence, self.floor, self.dtype, self.n_classes = divergence, floor, np.dtype(dtype), n_classes
         self.device = device
 
     def __enter__(self):

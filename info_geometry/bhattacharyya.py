@@ -77,7 +77,7 @@ def _distances(P, Q, divergence, floor, dtype, device, out, desc, **kept):
     n_samples, n_classes = samples_of(*stacks)
     shape = P.shape[0], stacks[-1].shape[0]
     n_pairs = shape[0] * shape[1] if Q is not None else shape[0] * (shape[0] - 1) // 2
-    dtype = precision(n_pairs, n_samples, n_classes, divergence, floor) if dtype is None else np.dtype(dtype)
+    dtype = precision(n_pairs, n_samples, n_classes, divergence, floor, dtype)
     out = _result(out, shape)
     clipped = pair_sums(stacks, out, divergence, floor, dtype, device, desc, **kept)
     warn_of_floor(clipped, n_pairs * n_samples, floor)
@@ -213,7 +213,7 @@ def warn_of_floor(clipped, n_affinities, floor=FLOOR):
     """A FloorWarning, if any affinities were below the floor."""
     if clipped and ranks.rank() == 0:
         text = f"{clipped} of {n_affinities} affinities were below the floor of {floor:g} and count as that"
-        warnings.warn(text, FloorWarning, stacklevel=3)
+        warnings.warn(text, FloorWarning, stacklevel=4)
 
 
 def to_distances(total, n_samples):

@@ -26,7 +26,7 @@ from info_geometry.affinities import slices
 from info_geometry.bhattacharyya import BHATTACHARYYA, cross, pairwise
 from info_geometry.divergences import DIVERGENCES, named
 from info_geometry.predictions import Models, add_arguments, chosen, made_from
-from info_geometry.script import InputError, Unfinished, replacing, run, shown
+from info_geometry.script import InputError, Unfinished, replacing, run, shown, versions
 
 FULL_BELOW = 300  # models: up to there the full eigendecomposition takes some milliseconds
 
@@ -233,12 +233,12 @@ def embed_landmarks(models, args, how):
 
 def embed_all(models, trajectories, results, args, how):
     """The embedding from distances between all models, and the arrays to store of it; None but in the first process."""
+    groups = bootstrap.Groups(models.shape[1], len(models), results) if args.bootstrap else None
     files = [(t.name, os.stat(t.path).st_size, os.stat(t.path).st_mtime_ns) for t in trajectories]
     unfinished = Unfinished(
         results / f"{trajectories[0].dataset}_distances_{ranks.rank()}.unfinished.npz",
-        [files, args.divergence, args.bootstrap, ranks.count()],
+        [files, args.divergence, len(groups.sizes) if groups else 0, ranks.count(), versions("numba", "torch")],
     )
-    groups = bootstrap.Groups(models.shape[1], len(models), results) if args.bootstrap else None
     distances = pairwise(models, **how, unfinished=unfinished, groups=groups)
     inpca, arrays = None, {"distances": distances}
     if ranks.rank() == 0:

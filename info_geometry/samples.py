@@ -152,4 +152,4 @@ def numbered(blocks):
 def n_threads():
     """Processors that this process may use, or OMP_NUM_THREADS, as for all numerical libraries."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return int(os.environ.get("OMP_NUM_THREADS", here))
+    return int(os.environ.get("OMP_NUM_THREADS", str(here)).partition(",")[0] or here)

@@ -141,6 +141,10 @@ def test_precision_goes_with_size():
     assert affinities.precision(10**6, 1000, 10, d, 1e-6) == np.float32
     assert affinities.precision(10**6, 1000, 10, d, 1e-12) == np.float64
     assert affinities.precision(10**6, 1000, 10, DIVERGENCES["kl"], 1e-6) == np.float64
+    P = models()
+    for how in ({"dtype": np.float16}, {"divergence": "kl"}, {"floor": 1e-12}):
+        with pytest.raises(ValueError, match="dtype must be float64"):
+            pairwise(P, **{"dtype": np.float32, **how})
 
 
 def test_many_fitted_predictions_land_on_their_own_coordinates(monkeypatch):
