@@ -155,8 +155,10 @@ def using(kind):
     """One engine, whatever the number of classes."""
     usual = bhattacharyya.engine_for
     bhattacharyya.engine_for = kind
-    yield
-    bhattacharyya.engine_for = usual
+    try:
+        yield
+    finally:
+        bhattacharyya.engine_for = usual
 
 
 def near_row():

@@ -2,7 +2,8 @@
 
 Samples come by blocks. A divergence makes features of predictions; for a few samples at a time those of a tile of pairs
 are multiplied, and reduced to one sum a pair, while they are in cache; sums are added up in float64. Memory is the
-result, a block, and a tile a thread. Results do not depend on how many threads or processes share the work.
+result, a block, and a tile a thread. Results do not depend on how many threads share the work, and on how many
+processes by no more than the rounding of sums in float64.
 
 `Engine` works in PyTorch on the processor, and `GraphicsEngine` the same on a GPU. `CompiledEngine`, for d_B in float32
 on the processor, has compiled loops for all but the matrix product, and `FewClassesEngine` for that too.
@@ -219,8 +220,9 @@ class GraphicsEngine(Engine):
 class CompiledEngine(Engine):
     """The engine of d_B in float32 on the processor.
 
-    A thread takes a tile of pairs and a piece of the samples for its own, and makes unit vectors of so few samples at a
-    time that they are in its cache when they are multiplied. What that repeats for many models, it saves in waiting.
+    A thread takes a tile of pairs and a piece of the samples for its own, and makes unit vectors of few samples at a
+    time, which where possible are in its cache when they are multiplied. What that repeats for many models, it
+    saves in waiting.
     """
 
     height = width = 512

@@ -7,7 +7,6 @@ stored in float16 carry a noise of about 1e-8 in d_B. Other divergences take the
 `info_geometry.divergences`.
 """
 
-import functools
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,13 +14,14 @@ import numpy as np
 
 from info_geometry import ranks
 from info_geometry.affinities import engine_for, precision, slices
-from info_geometry.divergences import FLOOR, named
+from info_geometry.divergences import FLOOR, named_with_floor
 from info_geometry.samples import n_threads, place_of, read_blocks, sample_blocks, samples_of, shape_of, square_roots
 from info_geometry.script import InputError, available_memory
 
 BHATTACHARYYA = "bhattacharyya"
 NEAR = 1e-3  # where products were in float32, distances below it are computed again from differences
 NEAR_BYTES = 1 << 24  # of float64 square roots, in cache
+STRIP = 256  # rows of the result worked on at a time, which may lie on disk
 RESOLUTION = 1e-15  # rounding makes as much of the distance between equal models, which is 0
 
 
@@ -41,7 +41,8 @@ def pairwise(P, *, divergence=BHATTACHARYYA, floor=None, dtype=None, device="cpu
     dtype : of products, float64 or float32; by default float64 for small problems (up to 2^32 products) and for other
         divergences than d_B, else float32
     device : where products are made, such as "cuda"
-    out : (M, M) array that takes the result, of float64 or float32, such as a memory map; a new one by default
+    out : (M, M) array that takes the result, such as a memory map, of float64 or float32, in which sums are then
+        added up too; a new one by default
     desc : name of a progress bar; none is drawn without it
     kept : `unfinished` and `groups`, see `pair_sums`
 
@@ -54,8 +55,8 @@ def pairwise(P, *, divergence=BHATTACHARYYA, floor=None, dtype=None, device="cpu
     memory.
     """
     distances = _distances(P, None, divergence, floor, dtype, device, out, desc, **kept)
-    for rows in slices(len(distances), 256):
-        for columns in slices(len(distances), 256, rows.start):
+    for rows in slices(len(distances), STRIP):
+        for columns in slices(len(distances), STRIP, rows.start):
             tile = distances[rows, columns]
             if rows == columns:
                 tile[...] = np.triu(tile, 1) + np.triu(tile, 1).T
@@ -71,8 +72,7 @@ def cross(P, Q, *, divergence=BHATTACHARYYA, floor=None, dtype=None, device="cpu
 
 def _distances(P, Q, divergence, floor, dtype, device, out, desc, **kept):
     """The upper triangle of distances within P, or all between P and Q."""
-    divergence = named(divergence)
-    floor = divergence.floor if floor is None else floor
+    divergence, floor = named_with_floor(divergence, floor)
     stacks = [P] if Q is None else [P, Q]
     n_samples, n_classes = samples_of(*stacks)
     shape = P.shape[0], stacks[-1].shape[0]
@@ -156,31 +156,41 @@ def _correct_near(stacks, distances, floor, desc):
     """Compute distances below NEAR again, from differences in float64."""
     from info_geometry.compiled import near_distances
 
-    P, Q = stacks[0], stacks[-1]
-    near = distances < NEAR
-    rows, columns = (x.astype(np.int32) for x in np.nonzero(np.triu(near, 1) if Q is P else near))
+    rows, columns = _near(distances, len(stacks) == 1)
     if not len(rows):
         return
     n_samples, n_classes = samples_of(*stacks)
-    n_models = sum(stack.shape[0] for stack in stacks)
-    size = max(16, NEAR_BYTES // (8 * n_classes * n_models) // 16 * 16)
+    # only models that are near another; within one stack the pairs are between the same models
+    wanted = [np.union1d(rows, columns)] if len(stacks) == 1 else [np.unique(rows), np.unique(columns)]
+    left, right = np.searchsorted(wanted[0], rows), np.searchsorted(wanted[-1], columns)
+    size = max(16, NEAR_BYTES // (8 * n_classes * sum(map(len, wanted))) // 16 * 16)
     first, stop = ranks.share(n_samples, size)
     found = np.zeros(len(rows))
+    parts = slices(len(rows), -(-len(rows) // (8 * n_threads())))
     with ThreadPoolExecutor(n_threads()) as pool:
-        parts = slices(len(rows), -(-len(rows) // (8 * n_threads())))
         desc = desc and f"{desc}, near models"
         for _, blocks in read_blocks(*stacks, size=size, first=first, stop=stop, desc=desc):
             # (M, C, B), so that samples, which are many, are added side by side
-            roots = [np.ascontiguousarray(square_roots(block).swapaxes(1, 2)) for block in blocks]
-            add = functools.partial(_add_near, near_distances, roots, rows, columns, floor, found)
+            roots = [square_roots(block[models]).swapaxes(1, 2) for block, models in zip(blocks, wanted, strict=True)]
+            roots = [np.ascontiguousarray(r) for r in roots]
+
+            def add(part, roots=roots):
+                near_distances(roots[0], roots[-1], left[part], right[part], floor, found[part])
+
             for _ in pool.map(add, parts):
                 pass
     ranks.add_up(found)
     distances[rows, columns] = found / n_samples
 
 
-def _add_near(near_distances, roots, rows, columns, floor, found, part):
-    near_distances(roots[0], roots[-1], rows[part], columns[part], floor, found[part])
+def _near(distances, upper):
+    """Rows and columns of distances below NEAR, in the upper triangle or in all."""
+    found = []
+    for strip in slices(len(distances), STRIP):
+        near = distances[strip] < NEAR
+        rows, columns = np.nonzero(np.triu(near, strip.start + 1) if upper else near)
+        found.append((rows + strip.start, columns))
+    return (np.concatenate(of).astype(np.int32) for of in zip(*found, strict=True))
 
 
 def aligned(P, Q, *, divergence=BHATTACHARYYA, floor=None):
@@ -198,8 +208,7 @@ def steps(P, *, divergence=BHATTACHARYYA, floor=None):
 
 
 def _along_samples(pairs, n_models, n_samples, divergence, floor):
-    divergence = named(divergence)
-    floor = divergence.floor if floor is None else floor
+    divergence, floor = named_with_floor(divergence, floor)
     total, clipped = np.zeros(n_models), 0
     for roots_p, roots_q in pairs:
         distances, below = divergence.of_roots(roots_p, roots_q, floor)
@@ -218,5 +227,6 @@ def warn_of_floor(clipped, n_affinities, floor=FLOOR):
 
 def to_distances(total, n_samples):
     """Distances per sample, in place of their sums over samples; those that rounding alone makes are 0."""
-    total /= n_samples
-    total[total < RESOLUTION] = 0
+    for rows in slices(len(total), STRIP):
+        total[rows] /= n_samples
+        total[rows][total[rows] < RESOLUTION] = 0

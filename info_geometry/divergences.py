@@ -148,3 +148,12 @@ def named(name):
     if name not in DIVERGENCES:
         raise unknown("divergence", name, DIVERGENCES)
     return DIVERGENCES[name]
+
+
+def named_with_floor(name, floor=None):
+    """The divergence of that name, and its own floor where none is given; raises ValueError for one that is none."""
+    divergence = named(name)
+    floor = divergence.floor if floor is None else floor
+    if not 0 <= floor < 1 or (floor == 0 and name == "kl"):
+        raise ValueError(f"the floor must be at least 0 (for kl: above) and less than 1, got {floor}")
+    return divergence, floor

@@ -178,7 +178,7 @@ def _distances(X):
     D = X if X.dtype in (np.float32, np.float64) else np.asarray(X, dtype=np.float64)
     if D.ndim != 2 or D.shape[0] != D.shape[1] or D.size == 0:
         raise InputError(f"expected distances (M, M) or predictions (M, N, C), got shape {D.shape}")
-    largest, fault = 0.0, np.abs(np.diagonal(D)).max()
+    largest = fault = 0.0
     for rows, columns in itertools.combinations_with_replacement(slices(len(D), 256), 2):
         upper, lower = D[rows, columns], D[columns, rows].T
         if not np.array_equal(upper, lower):
@@ -187,6 +187,7 @@ def _distances(X):
         if not np.isfinite(largest + fault):
             i, j = np.argwhere(~(np.isfinite(upper) & np.isfinite(lower)))[0]
             raise InputError(f"the distance between {rows.start + i} and {columns.start + j} is not finite")
+    fault = max(fault, np.abs(np.diagonal(D)).max())
     if fault > 1e-6 * largest:
         raise InputError("distances must be symmetric, and zero on the diagonal")
     return D if fault == 0 else (D + D.T) / 2
@@ -198,12 +199,13 @@ def main():
     parser.add_argument("--divergence", default=BHATTACHARYYA, help=f"{', '.join(DIVERGENCES)} (default: the first)")
     parser.add_argument("--landmarks", type=int, help="embed about so many models, and place the others out of sample")
     parser.add_argument("--choose", choices=("along", "farthest"), default="along", help="landmarks (default: along)")
-    parser.add_argument("--bootstrap", type=int, default=0, help="resamples for 95%% intervals, such as 200")
+    parser.add_argument("--bootstrap", type=int, help="resamples for 95%% intervals, such as 200")
     parser.add_argument("--device", default="cpu", help="where distances are computed, such as cuda (default: cpu)")
     add_arguments(parser)
     args = parser.parse_args()
-    for name, least in (("components", 1), ("landmarks", 2), ("bootstrap", 0)):
-        if (getattr(args, name) or least) < least:
+    for name, least in (("components", 1), ("landmarks", 2), ("bootstrap", 20)):
+        value = getattr(args, name)
+        if value is not None and value < least:
             parser.error(f"--{name} must be {least} or more")
     if args.landmarks and args.bootstrap:
         parser.error("--bootstrap takes distances between all models, --landmarks does without")
@@ -223,7 +225,7 @@ def main():
 
 def embed_landmarks(models, args, how):
     """The embedding of all models by way of landmarks, and the arrays to store of it."""
-    which, weights = landmarks.choose_landmarks(models, args.landmarks, args.choose)
+    which, weights = landmarks.choose_landmarks(models, args.landmarks, args.choose, args.divergence)
     some = models.take(which)
     distances = pairwise(some, **how)
     inpca = InPCA(args.components).fit(distances, sample_weight=weights)
@@ -233,11 +235,19 @@ def embed_landmarks(models, args, how):
 
 def embed_all(models, trajectories, results, args, how):
     """The embedding from distances between all models, and the arrays to store of it; None but in the first process."""
+    dataset = trajectories[0].dataset
     groups = bootstrap.Groups(models.shape[1], len(models), results) if args.bootstrap else None
     files = [(t.name, os.stat(t.path).st_size, os.stat(t.path).st_mtime_ns) for t in trajectories]
     unfinished = Unfinished(
-        results / f"{trajectories[0].dataset}_distances_{ranks.rank()}.unfinished.npz",
-        [files, args.divergence, len(groups.sizes) if groups else 0, ranks.count(), versions("numba", "torch")],
+        results / f"{dataset}_distances_{ranks.rank()}.unfinished.npz",
+        [
+            files,
+            args.divergence,
+            len(groups.sizes) if groups else 0,
+            ranks.count(),
+            args.device,
+            versions("numba", "torch"),
+        ],
     )
     distances = pairwise(models, **how, unfinished=unfinished, groups=groups)
     inpca, arrays = None, {"distances": distances}
@@ -248,6 +258,9 @@ def embed_all(models, trajectories, results, args, how):
             intervals = bootstrap.of_embedding(inpca, groups, args.bootstrap, bar=bar)
             arrays |= {"explained_stress_interval": intervals[0], "embedding_interval": intervals[1]}
     unfinished.remove()
+    if ranks.rank() == 0:  # those of more processes that were stopped
+        for path in results.glob(f"{dataset}_distances_*.unfinished.npz"):
+            path.unlink(missing_ok=True)
     return inpca, arrays
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from tqdm import tqdm
 
 from info_geometry.affinities import slices
-from info_geometry.bhattacharyya import cross, pairwise
+from info_geometry.bhattacharyya import BHATTACHARYYA, cross, pairwise
+from info_geometry.samples import read_blocks
 
 SEEN_SAMPLES = 256  # by which farthest landmarks are chosen
 SEEN_MODELS = 4  # times as many as are chosen
@@ -46,7 +47,7 @@ def farthest_first(distances, count):
     return chosen, np.bincount(distances[:, chosen].argmin(axis=1), minlength=len(chosen))
 
 
-def choose_landmarks(models, count, how):
+def choose_landmarks(models, count, how, divergence=BHATTACHARYYA):
     """Landmarks of `info_geometry.predictions.Models` (k,), and their weights (k,).
 
     "along" trajectories, or "farthest" first, of some more along trajectories, by some of the samples.
@@ -55,9 +56,16 @@ def choose_landmarks(models, count, how):
     if how == "along":
         return along(lengths, count)
     pool, _ = along(lengths, SEEN_MODELS * count)
-    seen = models.take(pool)[:, :: max(1, models.shape[1] // SEEN_SAMPLES)]
-    found, weights = farthest_first(pairwise(seen), count)
+    found, weights = farthest_first(pairwise(_seen(models.take(pool)), divergence=divergence), count)
     return pool[found], weights
+
+
+def _seen(models):
+    """Predictions of SEEN_SAMPLES samples at random: those that follow each other may be of one class."""
+    n_samples = models.shape[1]
+    seen = np.random.default_rng(0).permutation(n_samples) < SEEN_SAMPLES
+    blocks = read_blocks(models, size=SEEN_SAMPLES)
+    return np.concatenate([block[:, seen[n : n + SEEN_SAMPLES]] for n, (block,) in blocks], axis=1)
 
 
 def place(inpca, models, landmarks, desc=None, **how):

@@ -15,14 +15,15 @@ def joined(device="cpu"):
     calls it: with several GPUs on a machine each process has one."""
     import torch
 
-    try:
-        kind = torch.device(device).type
-        if kind == "cuda" and "LOCAL_RANK" in os.environ:
-            device = f"cuda:{os.environ['LOCAL_RANK']}"
-            torch.cuda.set_device(device)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"no device {device}: {str(error).splitlines()[0]}") from error
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (device != "cpu" and not (torch.cuda.is_available() and f"{number}0".isdigit())):
+        raise InputError(f"no device {device} here; --device takes cpu, and where there is a GPU cuda, or cuda:1")
+    if kind == "cuda":
+        number = os.environ.get("LOCAL_RANK", number or "0")
+        if int(number) >= torch.cuda.device_count():
+            raise InputError(f"no GPU {number} here, of {torch.cuda.device_count()}; start as many processes as GPUs")
+        device = f"cuda:{number}"
+        torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield device
         return
@@ -53,6 +54,14 @@ def share(n_samples, size):
     n_blocks = -(-n_samples // size)
     first, stop = (min(n_samples, n_blocks * k // count() * size) for k in (rank(), rank() + 1))
     return first, stop
+
+
+def least(number):
+    """The least of the numbers that the processes have."""
+    numbers = np.zeros(count())
+    numbers[rank()] = number
+    add_up(numbers)
+    return int(numbers.min())
 
 
 def add_up(array):

@@ -98,9 +98,10 @@ def _plain(block):
     """An array that PyTorch takes: of native floats, and writable (a memory map may not be), though it is not
     written."""
     native = block.dtype in (np.float16, np.float32, np.float64)
-    if native and block.flags.writeable and min(block.strides) >= 0:
+    strides = np.array(block.strides)
+    if native and block.flags.writeable and (strides >= 0).all() and (strides % block.itemsize == 0).all():
         return block
-    return np.array(block, dtype=block.dtype.newbyteorder("=") if block.dtype.kind == "f" else np.float64)
+    return np.array(block, dtype=block.dtype if native else np.float64)
 
 
 def sample_blocks(*stacks, beside=0, desc=None):
@@ -152,4 +153,5 @@ def numbered(blocks):
 def n_threads():
     """Processors that this process may use, or OMP_NUM_THREADS, as for all numerical libraries."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return int(os.environ.get("OMP_NUM_THREADS", str(here)).partition(",")[0] or here)
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return max(1, int(wanted)) if wanted.isdigit() else here

@@ -97,9 +97,15 @@ def available_memory():
     with contextlib.suppress(OSError, ValueError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-    with contextlib.suppress(OSError, ValueError):
-        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
-        free.append(limit - used)
+    for limit, used, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            limit, used = (Path("/sys/fs/cgroup", name) for name in (limit, used))
+            known = dict(line.split() for line in (used.parent / "memory.stat").read_text().splitlines())
+            # what is cached of files is given back when it is needed
+            free.append(max(0, int(limit.read_text()) - int(used.read_text()) + int(known[cache])))
     if not free:  # macOS
         free.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return min(free)

@@ -286,12 +286,12 @@ def main():
     parser.add_argument("--labels", type=Path, help="(default: labels/<dataset>_val_labels.npy beside the folders)")
     parser.add_argument("--mean", choices=MEANS, default="arithmetic", help="over seeds at equal progress")
     parser.add_argument("--points", type=int, default=100, help="values of progress compared (default: 100)")
-    parser.add_argument("--bootstrap", type=int, default=0, help="resamples for 95%% intervals, such as 200")
+    parser.add_argument("--bootstrap", type=int, help="resamples for 95%% intervals, such as 200")
     args = parser.parse_args()
     if args.points < 2:
         parser.error("--points must be 2 or more")
-    if args.bootstrap < 0:
-        parser.error("--bootstrap must be 0 or more")
+    if args.bootstrap is not None and args.bootstrap < 20:
+        parser.error("--bootstrap must be 20 or more")
     trajectories, results, figures = chosen(args)
     labels = read_labels(args.labels or labels_beside(trajectories), trajectories)
 

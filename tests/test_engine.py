@@ -64,6 +64,7 @@ def test_near_models_keep_their_digits_in_single_precision(n_classes, angle):
     near = np.diag(pairwise(both, dtype=np.float32)[:70, 70:])
     np.testing.assert_allclose(near, expected, rtol=1e-6)
     np.testing.assert_allclose(np.diag(cross(both[:70], both[70:], dtype=np.float32)), expected, rtol=1e-6)
+    np.testing.assert_allclose(cross(both, both, dtype=np.float32), pairwise(both, dtype=np.float32), rtol=1e-5)
 
 
 def test_near_models_with_a_sample_far_apart():
@@ -183,6 +184,14 @@ def test_the_result_can_be_a_memory_map(tmp_path, dtype):
     np.testing.assert_allclose(single.explained_stress_, double.explained_stress_, atol=1e-5)
     with pytest.raises(ValueError, match="out of shape"):
         pairwise(P, out=np.zeros((90, 89)))
+
+
+@pytest.mark.parametrize("place", [(500, 500), (2, 500), (500, 2)])
+def test_a_distance_that_is_not_finite_is_found(place):
+    D = np.ones((600, 600)) - np.eye(600)
+    D[place] = np.nan
+    with pytest.raises(InputError, match=rf"{min(place)} and {max(place)} is not finite"):
+        InPCA(3).fit(D)
 
 
 def test_single_distances_are_embedded_without_a_copy_in_double(monkeypatch):
@@ -350,7 +359,19 @@ def test_divergences_go_through_the_script(folders, call, refused):
         np.testing.assert_array_equal(found["distances"], pairwise(P, divergence="hellinger"))
     assert "explained_stress_hellinger.png" in out
     assert "did you mean hellinger?" in refused(INPCA, *folders, "--divergence", "helinger")
-    assert "no device gpu" in refused(INPCA, *folders, "--device", "gpu")
+    for device in ("gpu", "meta", "cuda:x", "cuda:99"):
+        assert f"no device {device} here" in refused(INPCA, *folders, "--device", device)
+    assert "--components must be 1 or more" in refused(INPCA, *folders, "--components", 0)
+    assert "--landmarks must be 2 or more" in refused(INPCA, *folders, "--landmarks", 0)
+    assert "--bootstrap must be 20 or more" in refused(INPCA, *folders, "--bootstrap", 1)
+
+
+@pytest.mark.parametrize(("name", "floor"), [("bhattacharyya", -1), ("bhattacharyya", np.nan), ("kl", 0), ("kl", 2)])
+def test_floors_that_are_none_are_refused(name, floor):
+    P = models()
+    for distances in (pairwise, lambda P, **how: aligned(P, P, **how)):
+        with pytest.raises(ValueError, match="floor"):
+            distances(P, divergence=name, floor=floor)
 
 
 # --- several processes
@@ -365,15 +386,18 @@ def test_two_processes_make_what_one_makes(tmp_path, call):
     P = np.concatenate([trajectory(60, 1500, 10, seed=s) for s in range(3)]).reshape(3, 60, 1500, 10)
     for seed in range(3):
         write_published(tmp_path / "toy_a" / f"preds_{seed}.h5", P[seed])
-    done = torchrun(INPCA, tmp_path / "toy_a", "--bootstrap", 5, "--results", tmp_path / "two")
+    done = torchrun(INPCA, tmp_path / "toy_a", "--bootstrap", 20, "--results", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("explained stress of  3") == 1
-    status, _, err = call(INPCA, tmp_path / "toy_a", "--bootstrap", 5, "--results", tmp_path / "one")
+    status, _, err = call(INPCA, tmp_path / "toy_a", "--bootstrap", 20, "--results", tmp_path / "one")
     assert status == 0, err
     with np.load(tmp_path / "one" / "toy_inpca.npz") as one, np.load(tmp_path / "two" / "toy_inpca.npz") as two:
         np.testing.assert_allclose(two["distances"], one["distances"], rtol=0, atol=1e-9)
         np.testing.assert_allclose(two["explained_stress_interval"], one["explained_stress_interval"], atol=1e-6)
-    assert [p.name for p in (tmp_path / "two").iterdir()] == ["toy_inpca.npz"]
+    (tmp_path / "one" / "toy_distances_1.unfinished.npz").write_text("of two processes that were stopped")
+    assert call(INPCA, tmp_path / "toy_a", "--results", tmp_path / "one")[0] == 0
+    for place in ("one", "two"):
+        assert [p.name for p in (tmp_path / place).iterdir()] == ["toy_inpca.npz"]
     with h5py.File(tmp_path / "toy_a" / "preds_1.h5", "r+") as file:
         file["data"][7, 1499] = 0.5
     done = torchrun(INPCA, tmp_path / "toy_a", "--results", tmp_path / "bad")
@@ -434,13 +458,15 @@ def test_groups_are_random_and_of_equal_size():
     assert sorted(set(groups.sizes)) == [20, 21]
     assert groups.sizes.sum() == 1003
     assert (np.diff(groups.numbers) != 0).mean() > 0.9, "contiguous groups would be classes"
-    assert len(bootstrap.Groups(7).sizes) == 7
+    with pytest.raises(InputError, match="takes 20 of them or more, there are 7"):
+        bootstrap.Groups(7)
 
 
 def test_sums_of_groups_go_to_disk_where_memory_is_short(monkeypatch, tmp_path):
     P = models(30, 200, 4)
     expected = bootstrap.Groups(200, 30)
     pairwise(P, groups=expected)
+    assert isinstance(bootstrap.Groups(200, 10**3).sums, np.ndarray)
     monkeypatch.setattr(bootstrap, "available_memory", lambda: 4 * 4 * 30**2 * 30)
     fewer = bootstrap.Groups(200, 30)
     assert fewer.sums.shape == (30, 30, 30)
@@ -483,6 +509,30 @@ def test_intervals_cover_a_known_distance_as_often_as_they_say():
         covered.append(low < truth < high)
     # 95% of 300, give or take three standard deviations of 1.3%, and less 1% for the groups
     assert 0.90 < np.mean(covered) < 0.985
+
+
+def test_intervals_of_explained_stress_cover_that_of_many_samples():
+    def sample(n_samples, seed):
+        """Four runs of six checkpoints, all from one population of samples."""
+        rng = np.random.default_rng(seed)
+        noise, label = rng.normal(size=(4, n_samples, 10)), rng.normal(size=(n_samples, 10))
+        t = np.linspace(0, 1, 6)[:, None, None]
+        logits = 2 * t * label + t * noise[:, None] + t * rng.normal(size=(4, 6, n_samples, 10)) / 2
+        p = np.exp(logits.reshape(24, n_samples, 10))
+        return p / p.sum(-1, keepdims=True)
+
+    truth = InPCA(10).fit(pairwise(sample(20_000, seed=99))).explained_stress_[:3]
+    covered = []
+    for seed in range(40):
+        groups = bootstrap.Groups(500, 24)
+        inpca = InPCA(10).fit(pairwise(sample(500, seed), groups=groups))
+        low, high = bootstrap.of_embedding(inpca, groups, 60)[0][:3].T
+        assert (low < inpca.explained_stress_[:3]).all()
+        assert (inpca.explained_stress_[:3] < high).all()
+        covered.append((low < truth) & (truth < high))
+    # percentiles of the resamples themselves cover three coordinates in half of the cases
+    assert np.mean(covered, axis=0).min() > 0.75
+    assert np.mean(covered) > 0.82
 
 
 def test_resamples_weigh_groups_by_their_samples():
