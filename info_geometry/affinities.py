@@ -227,6 +227,7 @@ class CompiledEngine(Engine):
 
     height = width = 512
     block_bytes = 1 << 27
+    product_bytes = 1 << 22  # here of unit vectors: so many are worth more than what does not fit into the nearer cache
     block_samples = 1024
     tasks = 16  # of a block, at least: enough for some threads, and the same for all
 
@@ -310,6 +311,8 @@ class CompiledEngine(Engine):
 
 class FewClassesEngine(CompiledEngine):
     """The same where there are few classes: affinities go from registers into their product."""
+
+    product_bytes = PRODUCT_BYTES
 
     def _unit_vectors(self, p):
         n_models, n_samples, n_classes = p.shape
