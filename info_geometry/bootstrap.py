@@ -9,6 +9,7 @@ application", 1997, chapter 5): noise in distances goes to all coordinates, so t
 and its intervals hold the value of ever more samples somewhat less often than they say, in 0.9 of cases.
 """
 
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -58,8 +59,10 @@ def _on_disk(folder, shape):
         if folder is not None:
             Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
+            size = 4 * math.prod(shape)
+            file.truncate(size)
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, int(4 * np.prod(shape, dtype=float)))
+                os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, np.float32, "r+", shape=shape)
     except OSError as error:
         place = shown(folder) if folder is not None else tempfile.gettempdir()
@@ -110,14 +113,15 @@ def of_embedding(inpca, groups, times, shown=3, seed=0, bar=iter):
     from info_geometry.inpca import InPCA
 
     k = min(COORDINATES, len(inpca.embedding_))
-    shown = min(shown, k)
+    kept = min(k, len(inpca.explained_stress_))
+    shown = min(shown, kept)
     stress, coordinates = [], []
     for mean in bar(resamples(groups.sums, groups.sizes, times, seed)):
         upper = np.triu(mean, 1)
         one = InPCA(k).fit(upper + upper.T)
-        stress.append(one.explained_stress_)
+        stress.append(one.explained_stress_[:kept])
         coordinates.append(aligned(one, inpca.embedding_[:, :shown], inpca.imaginary_[:shown]))
-    stress = interval(stress, inpca.explained_stress_[:k]) if k <= len(inpca.explained_stress_) else interval(stress)
+    stress = interval(stress, inpca.explained_stress_[:kept])
     return np.minimum(stress, 1), interval(coordinates, inpca.embedding_[:, :shown])
 
 

@@ -567,6 +567,15 @@ def test_the_picture_with_intervals(folders, call):
         np.testing.assert_allclose(found["distances"], pairwise(Models(read(folders))), atol=1e-14)
 
 
+def test_intervals_of_fewer_coordinates_than_are_looked_at(folders, call):
+    for components in (1, 2, 4):
+        status, _, err = call(INPCA, *folders, "--bootstrap", 20, "--components", components)
+        assert (status, err) == (0, "")
+        with np.load(folders[0].parent / "embedding" / "toy_inpca.npz", allow_pickle=False) as found:
+            assert found["explained_stress_interval"].shape == (components, 2)
+            assert found["embedding_interval"].shape == (36, min(3, components), 2)
+
+
 def test_distances_between_trajectories_with_intervals(folders, call):
     import json
 
