@@ -60,7 +60,7 @@ def test_near_models_keep_their_digits_in_single_precision(n_classes, angle):
     both = np.concatenate([P, shifted(P, angle)])
     expected = -np.log1p(-2 * np.sin(angle / 2) ** 2)
     assert 1e-8 < expected < 1e-3
-    # the issue of products in float32 is their rounding, 1e-7 of one: differences do not have it
+    # products in float32 are rounded by 1e-7 of one, differences by as much of themselves
     near = np.diag(pairwise(both, dtype=np.float32)[:70, 70:])
     np.testing.assert_allclose(near, expected, rtol=1e-6)
     np.testing.assert_allclose(np.diag(cross(both[:70], both[70:], dtype=np.float32)), expected, rtol=1e-6)
