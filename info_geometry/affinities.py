@@ -257,7 +257,7 @@ class CompiledEngine(Engine):
         def found(task):
             (rows, columns), (samples, _) = task
             of = [(blocks[0], places[0], rows), (blocks[-1], places[-1], columns)]
-            return self._tile(of, samples, upper and rows == columns)
+            return self._piece(of, samples, upper and rows == columns)
 
         clipped = 0
         for (tile, (_, also)), (sums, below) in zip(tasks, self.each(found, tasks), strict=True):
@@ -271,26 +271,26 @@ class CompiledEngine(Engine):
         rows, columns = _strips(n_rows, self.height), _strips(n_columns, self.width)
         return ((r, c) for r in rows for c in columns if not upper or r.start <= c.start)
 
-    def _tile(self, of, samples, on_diagonal):
+    def _piece(self, of, samples, on_diagonal):
         n_rows, n_columns = shape = [models.stop - models.start for _, _, models in of]
         product, exponent = self._ones(n_rows, n_columns)
         clipped = 0
         for part in self._parts(samples.stop - samples.start, (n_rows + n_columns) * self.n_classes):
             part = slice(samples.start + part.start, samples.start + part.stop)
-            left = self._roots(*of[0], part)
-            right = left if on_diagonal else self._roots(*of[1], part)
+            left = self._roots_of(*of[0], part)
+            right = left if on_diagonal else self._roots_of(*of[1], part)
             clipped += self._multiply(left, right, shape, on_diagonal, product, exponent)
         product, exponent = product[:n_rows, :n_columns], exponent[:n_rows, :n_columns]
         return -np.log(product, dtype=np.float64) - exponent * np.log(2), clipped
 
-    def _roots(self, block, place, models, samples):
+    def _roots_of(self, block, place, models, samples):
         p = self.torch.from_numpy(block[models, samples]).to(self.type).contiguous().numpy()
-        roots, sound = self._unit_vectors(p)
+        roots, sound = self._compiled_roots(p)
         if not sound:
             square_roots(block[models, samples], lambda m, n: place(m + models.start, n + samples.start))
         return roots
 
-    def _unit_vectors(self, p):
+    def _compiled_roots(self, p):
         n_models, n_samples, n_classes = p.shape
         roots = np.empty((n_samples, n_models, n_classes), np.float32)
         return roots, self.compiled.unit_vectors(p, roots)
@@ -314,7 +314,7 @@ class FewClassesEngine(CompiledEngine):
 
     product_bytes = PRODUCT_BYTES
 
-    def _unit_vectors(self, p):
+    def _compiled_roots(self, p):
         n_models, n_samples, n_classes = p.shape
         # classes to an even number, models to whole tiles
         roots = np.zeros((n_samples, n_classes + n_classes % 2, self._filled(n_models)), np.float32)

@@ -41,31 +41,34 @@ def looks(tasks):
     return dict(zip(tasks, looks, strict=False))
 
 
-def inpca_figures(folder, dataset, inpca, trajectories, suffix="", intervals=None):
+def inpca_figures(folder, dataset, inpca, trajectories, suffix="", arrays=None):
     """Write inpca.html, inpca.png and explained_stress.png to `folder`, with a suffix to their names; yield their
     paths.
 
-    `intervals` may hold those of `info_geometry.bootstrap.of_embedding`, as `embedding_interval` and
-    `explained_stress_interval`.
+    `arrays` may hold what else is stored of the embedding and is to be seen: `landmarks`, and the intervals of
+    `info_geometry.bootstrap.of_embedding`, as `embedding_interval` and `explained_stress_interval`.
     """
-    intervals = intervals or {}
+    arrays = arrays or {}
     coordinates = inpca.embedding_[:, :3]
     coordinates = np.pad(coordinates, ((0, 0), (0, 3 - coordinates.shape[1])))
     imaginary = [*inpca.imaginary_[:3], False, False]
     names = [f"InPCA {i + 1}, imaginary" if imaginary[i] else f"InPCA {i + 1}" for i in range(3)]
     stress = inpca.explained_stress_[:3][-1]
-    title = f"{dataset}: {len(coordinates)} models, {100 * stress:.1f}% of the stress in three dimensions"
+    title = f"{dataset}{suffix.replace('_', ', ')}: {len(coordinates)} models"
+    if "landmarks" in arrays:
+        title += f", {len(arrays['landmarks'])} of them landmarks"
+    title += f", {100 * stress:.1f}% of the stress in three dimensions"
     ends = np.cumsum([len(t) for t in trajectories])
     tasks = {}
     for t, x in zip(trajectories, np.split(coordinates, ends[:-1]), strict=True):
         tasks.setdefault(t.task, []).append((t, x))
-    spread = intervals.get("embedding_interval")
+    spread = arrays.get("embedding_interval")
     bars = []
     if spread is not None and spread.shape[1] == 3:
         bars = [(t.task, coordinates[end], spread[end]) for t, end in zip(trajectories, ends - 1, strict=True)]
     yield _page(folder / f"inpca{suffix}.html", tasks, names, title)
     yield _picture(folder / f"inpca{suffix}.png", tasks, names, title, bars)
-    yield _stress(folder / f"explained_stress{suffix}.png", inpca, intervals.get("explained_stress_interval"))
+    yield _stress(folder / f"explained_stress{suffix}.png", inpca, arrays.get("explained_stress_interval"))
 
 
 def _seed_mean(runs):

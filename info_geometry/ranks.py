@@ -13,6 +13,10 @@ from info_geometry.script import InputError
 def joined(device="cpu"):
     """Join the processes that torchrun started, for as long as the block runs; yields this one's device, as PyTorch
     calls it: with several GPUs on a machine each process has one."""
+    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
+    if alone and device == "cpu":
+        yield device
+        return
     import torch
 
     kind, _, number = device.partition(":")
@@ -24,7 +28,7 @@ def joined(device="cpu"):
             raise InputError(f"no GPU {number} here, of {torch.cuda.device_count()}; start as many processes as GPUs")
         device = f"cuda:{number}"
         torch.cuda.set_device(device)
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if alone:
         yield device
         return
     torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
@@ -34,7 +38,9 @@ def joined(device="cpu"):
 
 def _group():
     torch = sys.modules.get("torch")  # not to be imported for this
-    return torch.distributed if torch and torch.distributed.is_initialized() else None
+    if not torch or not torch.distributed.is_available():
+        return None
+    return torch.distributed if torch.distributed.is_initialized() else None
 
 
 def rank():
