@@ -1,8 +1,9 @@
 """Tasks: which classes of a dataset a network is trained on.
 
 A task is a JSON file `tasks/<dataset>/<task>.json` with the key `labels`, a list of class indices: class
-`labels[i]` becomes output i of the network. Two tasks need no file: `all`, and `randomlab`, in which the
-labels of the training images are shuffled among the images, once a seed.
+`labels[i]` becomes output i of the network. ImageNet's may have the key `synset` instead: all classes below that synset
+of WordNet, which `wordnet:<word or synset>` names without a file. Two tasks need no file: `all`, and `randomlab`, in
+which the labels of the training images are shuffled among the images, once a seed.
 """
 
 import json
@@ -12,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from info_geometry.script import InputError, shown, unknown
+from supervised_imagenet import wordnet
 
 FOLDER = Path(__file__).resolve().parent / "tasks"
+WORDNET = "wordnet:"
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Task:
     name: str
     labels: tuple[int, ...]  # classes of the dataset, in the order of the network's outputs
     shuffled: bool = False
+    n_lacking: int = 0  # classes of the task that a subset of ImageNet does not have
 
     def select(self, labels, seed):
         """The samples of the task among `labels` (N,): their indices (n,) and the network's targets (n,)."""
@@ -34,48 +38,91 @@ class Task:
         return indices, targets
 
 
-def names(dataset):
-    """The tasks of a dataset that need no path."""
-    return sorted({"all", "randomlab"} | {path.stem for path in (FOLDER / dataset).glob("*.json")})
+def names(family):
+    """The tasks of a dataset that need no path: those that stand in `tasks/<family>/`, and two that all have."""
+    return sorted({"all", "randomlab"} | {path.stem for path in (FOLDER / family).glob("*.json")})
 
 
-def check_name(name, dataset):
+def check_name(name, family):
     """Raise InputError for a task that is neither a file nor known, before the dataset is loaded."""
     if name.endswith(".json"):
         if not Path(name).is_file():
             raise InputError(f"{shown(name)}: no such task file")
-    elif name not in names(dataset):
-        raise unknown(f"task of {dataset}", name, names(dataset))
+    elif family == "imagenet" and name.startswith(WORDNET):
+        wordnet.load().find(name.removeprefix(WORDNET))
+    elif name not in names(family):
+        raise unknown(f"task of {family}", name, names(family))
 
 
-def find(name, dataset, class_names):
+def find(name, family, class_names):
     """The task called `name`, or in the file `name` if that ends with .json, of a dataset with these classes.
 
-    Raises InputError for an unknown name, a file that holds no task, or a class that the dataset lacks.
+    `family` is the dataset, or `imagenet` for a dataset of some of ImageNet's classes, called by their synsets: then a
+    task keeps those of its classes that are there. Raises InputError for an unknown name, a file that holds no task, a
+    class that the dataset lacks, or fewer than two classes.
     """
-    check_name(name, dataset)
-    n_classes = len(class_names)
-    if name.endswith(".json"):
-        return _read(Path(name), dataset, n_classes)
+    check_name(name, family)
     if name in ("all", "randomlab"):
-        return Task(name, tuple(range(n_classes)), shuffled=name == "randomlab")
-    return _read(FOLDER / dataset / f"{name}.json", dataset, n_classes)
+        return Task(name, tuple(range(len(class_names))), shuffled=name == "randomlab")
+    if name.startswith(WORDNET):
+        hierarchy = wordnet.load()
+        synset = hierarchy.find(name.removeprefix(WORDNET))
+        return _of_imagenet(hierarchy.name_of(synset), hierarchy.members[synset], class_names)
+    path = Path(name) if name.endswith(".json") else FOLDER / family / f"{name}.json"
+    if family != "imagenet":
+        return Task(path.stem, _labels(path, _read(path), family, len(class_names)))
+    return _of_imagenet(path.stem, _imagenet_labels(path), class_names)
 
 
-def _read(path, dataset, n_classes):
+def listed(family, class_names):
+    """Lines that say which tasks there are, with the number of their classes; ImageNet's also from WordNet."""
+    chosen = [find(name, family, class_names) for name in names(family)]
+    lines = [f"{task.name:32} {len(task.labels)}" for task in chosen]
+    if family == "imagenet":
+        hierarchy, here = wordnet.load(), set(class_names)
+        counts = {s: sum(hierarchy.classes[c] in here for c in m) for s, m in hierarchy.members.items()}
+        wide = sorted((s for s in counts if counts[s] > 1), key=lambda s: (-counts[s], s))
+        lines += [f"{WORDNET + s:32} {counts[s]:<6} {', '.join(hierarchy.words[s][:3])}" for s in wide]
+    return lines
+
+
+def _of_imagenet(name, indices, class_names):
+    place = {synset: label for label, synset in enumerate(class_names)}
+    synsets = [wordnet.load().classes[index] for index in indices]
+    labels = tuple(place[synset] for synset in synsets if synset in place)
+    if len(labels) < 2:
+        raise InputError(f"task {name}: the dataset has {len(labels)} of its {len(synsets)} classes; it takes two")
+    return Task(name, labels, n_lacking=len(synsets) - len(labels))
+
+
+def _imagenet_labels(path):
+    hierarchy, content = wordnet.load(), _read(path)
+    if "synset" not in content:
+        return _labels(path, content, "imagenet", len(hierarchy.classes))
+    try:
+        return hierarchy.members[hierarchy.find(str(content["synset"]))]
+    except InputError as error:
+        raise InputError(f"{shown(path)}: {error}") from None
+
+
+def _read(path):
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{shown(path)}: not a readable JSON file ({error})") from error
-    labels = content.get("labels") if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _labels(path, content, family, n_classes):
+    labels = content.get("labels")
     if not isinstance(labels, list) or not all(type(c) is int for c in labels) or len(set(labels)) < 2:
         raise InputError(f"{shown(path)}: its key 'labels' must list the indices of two classes or more")
     for place, label in enumerate(labels):
         if not 0 <= label < n_classes:
             raise InputError(
-                f"{shown(path)}: labels[{place}] is class {label}, which {dataset} lacks: "
+                f"{shown(path)}: labels[{place}] is class {label}, which {family} lacks: "
                 f"its classes are 0 to {n_classes - 1}"
             )
         if label in labels[:place]:
             raise InputError(f"{shown(path)}: labels[{place}] repeats class {label}")
-    return Task(path.stem, tuple(labels))
+    return tuple(labels)
