@@ -245,9 +245,11 @@ def digest(values):
 
 
 def labels_beside(trajectories):
-    """The path where `read_labels` looks: labels/<dataset>_val_labels.npy beside the prediction folders."""
+    """The path where `read_labels` looks: labels/<dataset>_val_labels.npy beside the prediction folders, or, where
+    these are one of several rules' folders, beside that."""
     first = trajectories[0]
-    return first.path.parent.parent / "labels" / f"{first.dataset}_val_labels.npy"
+    paths = [root / "labels" / f"{first.dataset}_val_labels.npy" for root in first.path.parents[1:3]]
+    return next(filter(Path.exists, paths), paths[0])
 
 
 def read_labels(path, trajectories):
@@ -281,93 +283,109 @@ class Writer:
     """Writes a trajectory checkpoint by checkpoint; what is written survives a kill.
 
     Each checkpoint is a file of its own beside the target until `finish` joins them, after those that the target held
-    before, under the final name. `ids` names all checkpoints, such as by a hash of their weights; `done` counts those
-    that are there. `record` says what makes the predictions. A target or parts of other checkpoints, or made
-    otherwise, raise InputError, unless `overwrite`, which starts anew.
+    before, under the final name. `ids` names all checkpoints, such as by a hash of their weights, and `samples` all
+    samples; `missing` lists the checkpoints that are yet to be written, in any order and by any process, after one
+    process has called `begin`. `record` says what makes the predictions. A target or parts of other checkpoints, or
+    made otherwise, raise InputError, unless `overwrite`, which starts anew.
     """
 
-    def __init__(self, path, record, ids, overwrite=False):
+    def __init__(self, path, record, ids, overwrite=False, samples=None):
         self.path, self.record, self.ids = Path(path), json.loads(json.dumps(record)), list(ids)
+        self.samples = samples
         self.parts = self.path.with_name(f".{self.path.stem}.parts")
-        self.settings = self.parts / "record.json"
-        self.n_joined = self.done = 0
-        for find in (self._find_joined, self._find_parts):
+        self.n_joined = self._found(self._joined, overwrite) or 0
+        there = self._found(self._there, overwrite) or []
+        self.missing = [i for i in range(self.n_joined, len(self.ids)) if i not in there]
+        self.fresh = not there
+
+    def _found(self, find, overwrite):
+        try:
+            return find()
+        except InputError:
+            if not overwrite:
+                raise
+            return None
+
+    def _joined(self):
+        """How many checkpoints the target holds."""
+        if not self.path.exists():
+            return 0
+        self._check(Trajectory(self.path).record, self.path)
+        with _Reading(self.path) as file:
+            ids = file["id"].asstr()[:]
+        for index, id in enumerate(ids):
+            self._check_id(index, id, self.path)
+        return len(ids)
+
+    def _there(self):
+        """The checkpoints that are files of their own."""
+        there = []
+        for part in sorted(self.parts.glob("[0-9]*.npz")):
             try:
-                find()
-            except InputError:
-                if not overwrite:
-                    raise
-                self.done = self.n_joined
-
-    def _find_joined(self):
-        if self.path.exists():
-            self._check(Trajectory(self.path).record, self.path)
-            with _Reading(self.path) as file:
-                for id in file["id"].asstr()[:]:
-                    self._check_id(id, self.path)
-            self.n_joined = self.done
-
-    def _find_parts(self):
-        if self.settings.exists():
-            self._check(_json(self.settings), self.parts)
-            while (part := self._part(self.done)).exists():
-                try:
-                    with np.load(part, allow_pickle=False) as arrays:
-                        id = str(arrays["id"]) if "data" in arrays else None
-                except Exception:  # damaged, such as by a power cut: it is made again
-                    return
-                self._check_id(id, part)
+                with np.load(part, allow_pickle=False) as arrays:
+                    id, record = str(arrays["id"]), json.loads(str(arrays["record"]))
+                    _ = arrays["data"]
+            except Exception:  # damaged, such as by a power cut: it is made again
+                continue
+            self._check(record, part)
+            self._check_id(int(part.stem), id, part)
+            there.append(int(part.stem))
+        return there
 
     def _check(self, record, path):
         if differ := differing(record, self.record):
             raise InputError(f"{shown(path)}: made with other settings ({differ}); --overwrite makes it anew")
 
-    def _check_id(self, id, path):
-        if self.ids[self.done : self.done + 1] != [id]:
+    def _check_id(self, index, id, path):
+        if self.ids[index : index + 1] != [id]:
             raise InputError(
                 f"{shown(path)}: made from other checkpoints than there are now; --overwrite makes it anew"
             )
-        self.done += 1
 
     def _part(self, index):
         return self.parts / f"{index:05d}.npz"
 
-    def append(self, predictions, **scalars):
-        """Store predictions (N, C) of the next checkpoint, with numbers such as epoch=, accuracy=."""
-        if self.done == self.n_joined:  # what may lie there is not of these checkpoints
+    def begin(self):
+        """Make way for what is to be written."""
+        if self.fresh:  # what may lie there is not of these checkpoints
             shutil.rmtree(self.parts, ignore_errors=True)
-            with replacing(self.settings) as partial:
-                partial.write_text(json.dumps(self.record))
-        with replacing(self._part(self.done)) as partial:
-            np.savez(partial, data=predictions.astype(np.float16), id=np.array(self.ids[self.done]), **scalars)
-        self.done += 1
+
+    def write(self, index, predictions, **scalars):
+        """Store predictions (N, C) of checkpoint `index`, with numbers such as epoch=, accuracy=."""
+        known = {"id": np.array(self.ids[index]), "record": np.array(json.dumps(self.record))}
+        with replacing(self._part(index)) as partial:
+            np.savez(partial, data=predictions.astype(np.float16), **known, **scalars)
 
     def finish(self):
         """Join what is new to the file under the final name; without anything new, do nothing."""
-        if self.done > self.n_joined:
+        if self.n_joined < len(self.ids):
             with replacing(self.path) as partial:
                 _reserve(partial, self._largest_size())
                 with h5py.File(partial, "w") as file:
                     self._join(file)
-        self.n_joined = self.done
+        self.n_joined, self.missing = len(self.ids), []
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def _largest_size(self):
         """Bytes that suffice for the joined file, were nothing to be compressed."""
-        part = self._part(self.done - 1).stat().st_size
-        return int(1.02 * part * self.done) + (1 << 16)
+        part = self._part(len(self.ids) - 1).stat().st_size
+        return int(1.02 * part * len(self.ids)) + sum(map(len, self.samples or [])) + (1 << 20)
 
     def _join(self, file):
         if self.n_joined:
             with h5py.File(self.path) as old:
                 for name in old:
                     old.copy(name, file)
-                    file[name].resize(self.done, axis=0)
-        for index in range(self.n_joined, self.done):
+                    if name != "samples":
+                        file[name].resize(len(self.ids), axis=0)
+        elif self.samples:
+            # bytes of one length, which are compressed as strings of many lengths are not
+            file.create_dataset("samples", data=np.array([id.encode() for id in self.samples]), **hdf5plugin.LZ4())
+        for index in range(self.n_joined, len(self.ids)):
             with np.load(self._part(index), allow_pickle=False) as part:
-                for name in part.files:
+                for name in sorted(set(part.files) - {"record"}):
                     if name not in file:
-                        _create(file, name, part[name], self.done)
+                        _create(file, name, part[name], len(self.ids))
                     file[name][index] = part[name] if name != "id" else str(part[name])
         file.attrs["record"] = json.dumps(self.record, sort_keys=True)
 
@@ -395,13 +413,6 @@ def _reserve(path, size):
             os.posix_fallocate(file.fileno(), 0, size)
 
 
-def _json(path):
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{shown(path)}: not readable ({error}); --overwrite makes it anew") from error
-
-
 def differing(found, wanted):
     """One line naming the settings in which two records differ, but for the versions; empty if in none."""
     if not isinstance(found, dict):
@@ -410,6 +421,14 @@ def differing(found, wanted):
     keys = [k for k in sorted(found.keys() | wanted.keys()) if found.get(k) != wanted.get(k)]
     keys = [k for k in keys if "versions" not in k.split(".")]
     return ", ".join(f"{k}: {found.get(k)} there, {wanted.get(k)} wanted" for k in keys[:4])
+
+
+def differing_file(path, wanted):
+    """What `differing` says of the record in a JSON file; that it is not readable, if so."""
+    try:
+        return differing(json.loads(path.read_text()), wanted)
+    except (OSError, ValueError) as error:
+        return f"it is not readable: {error}"
 
 
 def _flat(record, prefix=""):

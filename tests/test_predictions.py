@@ -17,11 +17,12 @@ RECORD = {"task": "a", "imprinting": {"rule": "euclidean"}, "versions": {"numpy"
 IDS = "abcdefgh"
 
 
-def written(path, P, record=RECORD):
-    """A writer of up to eight checkpoints, of which those in P that are not there have been appended."""
-    writer = Writer(path, record, IDS)
-    for p in P[writer.done :]:
-        writer.append(p, epoch=float(ord(IDS[writer.done])), accuracy=0.5)
+def written(path, P, record=RECORD, ids=None):
+    """A writer of the checkpoints `ids`, by default as many as in P, of which those in P have been written."""
+    writer = Writer(path, record, ids or IDS[: len(P)], samples=[f"sample {n}" for n in range(P.shape[1])])
+    writer.begin()
+    for index in set(writer.missing) & set(range(len(P))):
+        writer.write(index, P[index], epoch=float(ord(IDS[index])), accuracy=0.5)
     return writer
 
 
@@ -67,12 +68,12 @@ def test_a_writer_goes_on_where_another_was_killed(tmp_path):
     P = models(8, 50, 4)
     whole, broken = tmp_path / "toy_a" / "preds_0.h5", tmp_path / "toy_b" / "preds_0.h5"
     written(whole, P).finish()
-    written(broken, P[:3])  # and no finish: killed
+    written(broken, P[:3], ids=IDS)  # and no finish: killed
     assert not broken.exists()
-    assert Writer(broken, RECORD, IDS).done == 3
+    assert Writer(broken, RECORD, IDS).missing == [3, 4, 5, 6, 7]
     written(broken, P[:6]).finish()
     writer = written(broken, P)  # more checkpoints have come since
-    assert (writer.n_joined, writer.done) == (6, 8)
+    assert (writer.n_joined, writer.missing) == (6, [6, 7])
     assert len(Trajectory(broken)) == 6, "the old file stays until the new one is whole"
     writer.finish()
     assert contents(whole) == contents(broken)
@@ -85,7 +86,7 @@ def test_a_damaged_part_is_made_again(tmp_path):
     part = tmp_path / "toy_a" / ".preds_0.parts" / "00002.npz"
     for content in (b"", part.read_bytes()[:200], b"text"):
         part.write_bytes(content)
-        assert Writer(path, RECORD, IDS).done == 2
+        assert Writer(path, RECORD, "abcd").missing == [2]
     written(path, models(4)).finish()
     np.testing.assert_array_equal(Trajectory(path)[:, :], models(4).astype(np.float16))
 
@@ -96,11 +97,11 @@ def test_other_settings_are_refused_and_versions_are_not(tmp_path, finished):
     writer = written(path, models(2))
     if finished:
         writer.finish()
-    assert Writer(path, RECORD | {"versions": {"numpy": "2"}}, IDS).done == 2
+    assert Writer(path, RECORD | {"versions": {"numpy": "2"}}, "abc").missing == [2]
     other = RECORD | {"imprinting": {"rule": "cosine"}}
     with pytest.raises(InputError, match=r"rule: euclidean there, cosine wanted.*--overwrite"):
         Writer(path, other, IDS)
-    assert Writer(path, other, IDS, overwrite=True).done == 0
+    assert Writer(path, other, "ab", overwrite=True).missing == [0, 1]
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -113,14 +114,29 @@ def test_other_checkpoints_are_refused(tmp_path, finished, ids):
     with pytest.raises(InputError, match="made from other checkpoints"):
         Writer(path, RECORD, ids)
     writer = Writer(path, RECORD, ids, overwrite=True)
-    assert writer.done == 0
+    assert writer.missing == list(range(len(ids)))
     if ids:
-        writer.append(models(1)[0], epoch=0.0, accuracy=0.5)
-        writer = Writer(path, RECORD, ids, overwrite=True)
-        assert writer.done == 1, "what a killed run has made anew is not made again"
+        writer.begin()
+        writer.write(0, models(1)[0], epoch=0.0, accuracy=0.5)
+        writer = Writer(path, RECORD, ids[:1], overwrite=True)
+        assert not writer.missing, "what a killed run has made anew is not made again"
         writer.finish()
         assert len(Trajectory(path)) == 1
-        assert Writer(path, RECORD, ids).done == 1
+        assert not Writer(path, RECORD, ids[:1]).missing
+
+
+def test_checkpoints_are_written_in_any_order_and_sample_ids_are_kept(tmp_path):
+    P = models(4, 50, 3)
+    path = tmp_path / "toy_a" / "preds_0.h5"
+    written(tmp_path / "toy_b" / "preds_0.h5", P).finish()
+    one, other = (Writer(path, RECORD, "abcd", samples=[f"sample {n}" for n in range(50)]) for _ in range(2))
+    one.begin()
+    for writer, index in ((one, 3), (other, 0), (other, 2), (one, 1)):
+        writer.write(index, P[index], epoch=float(ord(IDS[index])), accuracy=0.5)
+    one.finish()
+    assert contents(path) == contents(tmp_path / "toy_b" / "preds_0.h5")
+    with h5py.File(path) as file:
+        assert file["samples"][:2].tolist() == [b"sample 0", b"sample 1"]
 
 
 def test_a_file_without_a_record_is_not_overwritten(tmp_path):
