@@ -31,7 +31,15 @@ def joined(device="cpu"):
     if alone:
         yield device
         return
-    torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+    try:
+        torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"cannot meet the other processes at {place} ({reason}); torchrun --standalone finds a free port, and "
+            "--master-port names one"
+        ) from error
     yield device  # where an error goes through, torchrun ends the others
     torch.distributed.destroy_process_group()
 
@@ -82,3 +90,37 @@ def add_up(array):
         group.all_reduce(found)
         if on_gpu:
             array[...] = found.cpu().numpy()
+
+
+def total(tensor):
+    """The sum of a tensor over all processes."""
+    tensor = tensor.clone()
+    add_up_all([tensor])
+    return tensor
+
+
+def add_up_all(tensors):
+    """Add up tensors over all processes, in place and in one message."""
+    group = _group()
+    tensors = list(tensors) if group else []
+    if tensors:
+        import torch
+
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        group.all_reduce(flat)
+        for tensor, found in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(found.view_as(tensor))
+
+
+def spread(tensors):
+    """Give all processes the tensors of the first one, in place."""
+    group = _group()
+    for tensor in tensors if group else ():
+        group.broadcast(tensor, 0)
+
+
+def wait():
+    """Go on when all processes have come here."""
+    group = _group()
+    if group:
+        group.barrier()

@@ -7,7 +7,9 @@ A run is a folder `<dataset>_<task>/<seed>/` with `settings.json`, one `checkpoi
 import hashlib
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -98,16 +100,87 @@ def _unwrapped(key):
     return key
 
 
-def load_features(network, content, path):
-    """Fill a network made without a head from a loaded checkpoint; the checkpoint's last layer is left out.
+class Source(NamedTuple):
+    """A checkpoint that can be loaded: `id` says which it is, and `name` what to call it."""
+
+    id: str
+    name: str
+    load: Callable[[], dict]
+
+
+def sources(path, arch, in_channels):
+    """The checkpoints in a folder, in the order of their numbers, or the one that is a file, or, if `path` is
+    "pretrained", the weights that timm has for `arch`."""
+    if path == "pretrained":
+        start = Start(path, arch, in_channels)
+        return [Source(start.id, start.id, lambda: start.state)]
+    files = [Path(path)] if Path(path).is_file() else listed(path)
+    if not files:
+        raise InputError(f"{shown(path)}: holds no checkpoints (.pt or .pth)")
+    return [Source(sha256(file), str(file), lambda file=file: load(file)) for file in files]
+
+
+class Start:
+    """Weights to start from: those of a file, or the ones that timm has for `arch` if `source` is "pretrained".
+
+    `id` says which they are.
+    """
+
+    def __init__(self, source, arch, in_channels):
+        self.path, self.arch, self.in_channels = source, arch, in_channels
+        if source == "pretrained":
+            network = networks.create(arch, None, in_channels, pretrained=True)
+            config = network.pretrained_cfg
+            self.id = f"timm {config['architecture']}.{config['tag']}"
+            self.state = network.state_dict()
+        else:
+            self.id = sha256(source)
+            self.state = weights(load(source), source)
+        self.fill(networks.create(arch, 2, in_channels))  # said now if they do not fit
+
+    def fill(self, network):
+        """Give a network these weights; the last layer only where it has as many classes."""
+        state, wanted = _named_as(network, self.state), network.state_dict()
+        for name in filter(lambda name: name.startswith(_heads(network)), wanted):
+            if name not in state or state[name].shape != wanted[name].shape:
+                state[name] = wanted[name]
+        _fill(network, state, self.path)
+
+
+def load_features(network, state, path):
+    """Fill a network made without a head from a checkpoint's weights, of which the last layer is left out.
 
     Raises InputError naming the first tensors that do not fit.
     """
     wanted = network.state_dict()
     # without a last layer, timm may leave out what stands around it too, such as a norm
     heads = {name.partition(".")[0] for name in networks.classifier_names(network)}
-    state = weights(content, path)
-    state = {key: value for key, value in state.items() if key in wanted or key.partition(".")[0] not in heads}
+    state = _named_as(network, state)
+    _fill(network, {k: v for k, v in state.items() if k in wanted or k.partition(".")[0] not in heads}, path)
+
+
+def _named_as(network, state):
+    """Weights under the names that a network has for them: their own, or, where few of these are known to it, those of
+    its tensors of the same shapes in the same order, since other implementations of a network name them otherwise."""
+    counters = "num_batches_tracked"  # which some have and some do not
+    wanted, heads = network.state_dict(), _heads(network)
+    names = [name for name in wanted if not name.endswith(counters)]
+    body = [name for name in names if not name.startswith(heads)]
+    tensors = [tensor for name, tensor in state.items() if not name.endswith(counters)]
+    if sum(name in state for name in body) > len(body) / 2 or not 0 <= len(tensors) - len(body) <= 2:
+        return dict(state)
+    found = dict(zip(names, tensors, strict=False))
+    if any(found[name].shape != wanted[name].shape for name in body):
+        return dict(state)
+    return found | {name: tensor for name, tensor in wanted.items() if name.endswith(counters)}
+
+
+def _heads(network):
+    return tuple(f"{name}." for name in networks.classifier_names(network))
+
+
+def _fill(network, state, path):
+    wanted = network.state_dict()
     faults = [f"{key} is missing" for key in wanted if key not in state]
     faults += [f"{key} is not in the network" for key in state if key not in wanted]
     faults += [

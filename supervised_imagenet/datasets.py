@@ -1,30 +1,33 @@
-"""Datasets: images decoded once, as one array that all tasks share, and the batches that networks see.
+"""Datasets: the samples of one set, which all tasks share, and their images, in memory or on disk.
 
-`digits` comes with scikit-learn; `cifar10` and `cifar100` through torchvision, which downloads them; and
-`imagefolder` is any tree of train/<class>/* and val/<class>/*, by a name of the user's choice.
+`digits` comes with scikit-learn; `cifar10` and `cifar100` through torchvision, which downloads them; `imagenet` and
+`imagefolder` are trees of train/<class>/* and val/<class>/*, the latter by a name of the user's choice. With `--size 0`
+images stay on disk, as prepare_imagenet.py leaves them there; else they are decoded once, to one array.
 """
 
 import os
 import re
+import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from info_geometry.script import REPOSITORY, InputError, shown, unknown
+from supervised_imagenet import wordnet
 
-NAMES = ("digits", "cifar10", "cifar100", "imagefolder")
+NAMES = ("digits", "cifar10", "cifar100", "imagenet", "imagefolder")
+MANIFEST = "manifest.npz"
 
 
 @dataclass
 class Split:
     labels: np.ndarray  # (N,) int64
     ids: list[str]  # what each sample is called, whatever its place in the array
-    decode: Callable[[], np.ndarray]
+    decode: Callable[[], np.ndarray] | None = None
+    paths: list[Path] = field(default_factory=list)  # where images are files
 
     @cached_property
     def images(self):
@@ -41,8 +44,15 @@ class Dataset:
     classes: list[str]
     train: Split
     val: Split
-    augmented: bool  # whether training images are cropped and flipped at random
+    family: str = ""  # where its tasks are: `imagenet` for a subset of that, else its name
+    on_disk: bool = False
 
+    @property
+    def shape(self):
+        """Of an image in memory: (channels, size, size)."""
+        return self.train.images.shape[1:]
+
+    @cached_property
     def statistics(self):
         """Mean and standard deviation of each channel over the training images, for pixels in [0, 1]."""
         images = self.train.images
@@ -56,47 +66,6 @@ class Dataset:
         return mean, np.sqrt(np.maximum(counts @ values**2 - mean**2, 1e-12))
 
 
-class Batches:
-    """The images of a split on a device, as one uint8 tensor, and normalised batches of them.
-
-    The crop is padded by an eighth of the image's side and the flip is horizontal, as is usual for CIFAR.
-    They draw from torch's global random state.
-    """
-
-    def __init__(self, split, statistics, device):
-        import torch
-
-        self.images = torch.from_numpy(split.images).to(device)
-        mean, std = (torch.tensor(s, dtype=torch.float32, device=device)[:, None, None] for s in statistics)
-        self.scale, self.shift = 1 / (255 * std), mean / std
-
-    def __len__(self):
-        return len(self.images)
-
-    def get(self, indices, augmented=False):
-        """Images at `indices` (a tensor or a slice): (B, channels, size, size) float32."""
-        images = self.images[indices]
-        if augmented:
-            images = crop_and_flip(images)
-        return images * self.scale - self.shift
-
-
-def crop_and_flip(images):
-    """Each image (B, channels, S, S) shifted by up to S/8 either way, with black around, and flipped or not."""
-    import torch
-    import torch.nn.functional as F
-
-    n, _, size, _ = images.shape
-    pad, device = size // 8, images.device
-    row, column = torch.randint(2 * pad + 1, (2, n, 1), device=device)
-    span = torch.arange(size, device=device)
-    flip = torch.rand(n, 1, device=device) < 0.5
-    rows, columns = row + span, column + torch.where(flip, span.flip(0), span)
-    padded = F.pad(images, (pad,) * 4)
-    sample, channel = torch.arange(n, device=device), torch.arange(images.shape[1], device=device)
-    return padded[sample[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None]]
-
-
 def add_arguments(parser):
     """The options that choose a dataset, the same for every script."""
     parser.add_argument("--dataset", default="digits", help=f"{', '.join(NAMES)} (default: digits)")
@@ -105,7 +74,16 @@ def add_arguments(parser):
     )
     parser.add_argument("--name", help="what an imagefolder is called: letters, digits and hyphens")
     parser.add_argument(
-        "--size", type=int, default=32, help="side in pixels to which an imagefolder's images are brought"
+        "--subset", metavar="NAME", help="says that --dataset imagenet has only some of the classes, and its name"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        help="side in pixels to which the images of a folder are brought in memory, or 0 to read them from disk when "
+        "they are wanted (default: 32 for an imagefolder, 0 for imagenet)",
+    )
+    parser.add_argument(
+        "--skip-corrupt", action="store_true", help="leave out images that cannot be read, and say how many"
     )
 
 
@@ -113,13 +91,20 @@ def check_arguments(args):
     """The name of the dataset that the options choose; raises InputError if they choose none."""
     if args.dataset not in NAMES:
         raise unknown("dataset", args.dataset, NAMES)
-    if args.dataset != "imagefolder":
-        return args.dataset
-    if not re.fullmatch(r"[A-Za-z0-9-]+", args.name or ""):
-        raise InputError(f"--name {args.name!r}: an imagefolder needs a name of letters, digits and hyphens")
-    if args.size < 8:
-        raise InputError(f"--size {args.size}: images need 8 pixels or more")
-    return args.name
+    for option, dataset in (("name", "imagefolder"), ("subset", "imagenet")):
+        name = getattr(args, option)
+        if name is not None and args.dataset != dataset:
+            raise InputError(f"--{option} {name}: goes with --dataset {dataset}")
+        if args.dataset == dataset and not re.fullmatch(r"[A-Za-z0-9-]+", name or "") and (name or option == "name"):
+            raise InputError(f"--{option} {name!r}: the name must be of letters, digits and hyphens")
+    if args.dataset in ("imagefolder", "imagenet") and args.size is not None and args.size and args.size < 8:
+        raise InputError(f"--size {args.size}: images need 8 pixels or more, or 0 to stay on disk")
+    return args.name or args.subset or args.dataset
+
+
+def family_of(args):
+    """Whose tasks the chosen dataset has: `imagenet` for a subset of that, else its name."""
+    return "imagenet" if args.dataset == "imagenet" else check_arguments(args)
 
 
 def load(args):
@@ -127,9 +112,17 @@ def load(args):
     name = check_arguments(args)
     if args.dataset == "digits":
         return _digits()
-    if args.dataset == "imagefolder":
-        return _imagefolder(name, args.data_dir, args.size)
-    return _cifar(name, args.data_dir)
+    if args.dataset in ("cifar10", "cifar100"):
+        return _cifar(name, args.data_dir)
+    size = (32 if args.dataset == "imagefolder" else 0) if args.size is None else args.size
+    return _folders(name, family_of(args), args.data_dir, size, bool(args.subset), args.skip_corrupt)
+
+
+def class_names(args):
+    """The classes of the chosen dataset; those of ImageNet are known without its images."""
+    if args.dataset == "imagenet" and not args.subset:
+        return wordnet.load().classes
+    return load(args).classes
 
 
 def _digits():
@@ -140,7 +133,7 @@ def _digits():
     images = np.round(digits.images * 255 / 16).astype(np.uint8)[:, None]
     halves = train_test_split(np.arange(len(images)), train_size=1000, stratify=digits.target, random_state=0)
     train, val = (Split(digits.target[i], [str(n) for n in i], lambda i=i: images[i]) for i in map(np.sort, halves))
-    return Dataset("digits", [str(d) for d in range(10)], train, val, augmented=False)
+    return Dataset("digits", [str(d) for d in range(10)], train, val, "digits")
 
 
 def _cifar(name, data_dir):
@@ -163,26 +156,101 @@ def _cifar(name, data_dir):
         )
         for half in halves
     )
-    return Dataset(name, list(halves[0].classes), train, val, augmented=True)
+    return Dataset(name, list(halves[0].classes), train, val, name)
 
 
-def _imagefolder(name, data_dir, size):
-    train, val = (_listing(data_dir / split) for split in ("train", "val"))
-    for one, other in ((train, val), (val, train)):
-        missing = sorted(set(one.classes) - set(other.classes))
-        if missing:
-            raise InputError(f"{shown(other.root)}: has no class {missing[0]}, which {shown(one.root)} has")
-    _check_memory(len(train) + len(val), size, data_dir)
-    return Dataset(name, train.classes, _split(train, size), _split(val, size), augmented=True)
+def _folders(name, family, data_dir, size, is_subset, skip_corrupt):
+    if (data_dir / MANIFEST).exists():
+        classes, train, val = read_manifest(data_dir)
+        if family == "imagenet" and classes != check_classes(classes, data_dir / MANIFEST, is_subset):
+            raise InputError(f"{shown(data_dir / MANIFEST)}: classes are not in ImageNet's order; prepare images again")
+    elif size:
+        classes, train, val = read_tree(data_dir, family, is_subset)
+    else:
+        raise InputError(
+            f"{shown(data_dir)}: has no {MANIFEST}; 01_training/prepare_imagenet.py prepares images that are "
+            "read from disk, or --size 32 brings them all to 32 pixels in memory"
+        )
+    if size:
+        _check_memory(len(train) + len(val), size, data_dir)
+        for title, split in (("train", train), ("val", val)):
+            _decode(split, size, title, skip_corrupt)
+    return Dataset(name, classes, train, val, family, on_disk=not size)
 
 
-def _listing(folder):
-    from torchvision.datasets import ImageFolder
+def read_tree(data_dir, family, is_subset=False):
+    """Classes and the two splits, yet without images, of a tree of train/<class>/* and val/<class>/*.
+
+    ImageNet's classes (family `imagenet`) are in the order of its hierarchy, others in that of their names; samples are
+    in the order of these and of files' names. Raises InputError for missing or additional classes.
+    """
+    found = {split: _subfolders(data_dir / split) for split in ("train", "val")}
+    for one, other in (("train", "val"), ("val", "train")):
+        if missing := sorted(set(found[one]) - set(found[other])):
+            raise InputError(f"{shown(data_dir / other)}: has no class {missing[0]}, which {shown(data_dir / one)} has")
+    classes = found["train"]
+    if family == "imagenet":
+        classes = check_classes(classes, data_dir / "train", is_subset)
+    return classes, *(_files(data_dir / split, classes) for split in ("train", "val"))
+
+
+def _subfolders(folder):
+    try:
+        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    except OSError as error:
+        raise InputError(f"{shown(folder)}: not a tree of <class>/<image> ({error.strerror})") from error
+    if not found:
+        raise InputError(
+            f"{shown(folder)}: holds no folders of classes, {shown(folder)}/<class>/<image>; "
+            f"torchvision.datasets.ImageNet unpacks ImageNet's archives like that"
+        )
+    return found
+
+
+def check_classes(found, path, is_subset):
+    """The classes in the order of ImageNet's hierarchy; raises InputError if they are others, or too few."""
+    known = wordnet.load().classes
+    if strange := sorted(set(found) - set(known)):
+        raise InputError(f"{shown(path)}: {strange[0]} is not a class of ImageNet; --dataset imagefolder takes any")
+    missing = [synset for synset in known if synset not in set(found)]
+    if missing and not is_subset:
+        raise InputError(
+            f"{shown(path)}: has no class {missing[0]}, and lacks {len(missing)} of {len(known)} in all; --subset NAME "
+            "declares a dataset of some of ImageNet's classes"
+        )
+    return [synset for synset in known if synset in set(found)]
+
+
+def _files(folder, classes):
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
     try:
-        return ImageFolder(folder)
+        listed = make_dataset(folder, {name: label for label, name in enumerate(classes)}, IMG_EXTENSIONS)
     except OSError as error:
         raise InputError(f"{shown(folder)}: not a tree of <class>/<image> ({error})") from error
+    paths = [Path(path) for path, _ in listed]
+    labels = np.array([label for _, label in listed], dtype=np.int64)
+    return Split(labels, [str(path.relative_to(folder)) for path in paths], paths=paths)
+
+
+def read_manifest(data_dir):
+    """Classes and the two splits, yet without images, of a folder that prepare_imagenet.py made."""
+    path = data_dir / MANIFEST
+    try:
+        with np.load(path, allow_pickle=False) as manifest:
+            classes = [str(name) for name in manifest["classes"]]
+            splits = []
+            for split in ("train", "val"):
+                ids = [id.decode() for id in manifest[f"{split}_ids"].tolist()]
+                if any(id.startswith("/") or ".." in id.split("/") for id in ids):
+                    raise ValueError(f"an image of {split} lies elsewhere")
+                labels = manifest[f"{split}_labels"].astype(np.int64)
+                if len(labels) != len(ids) or not ((labels >= 0) & (labels < len(classes))).all():
+                    raise ValueError(f"labels of {split} do not fit its images and classes")
+                splits.append(Split(labels, ids, paths=[data_dir / split / id for id in ids]))
+    except Exception as error:  # whatever the bytes of a file that is no manifest may lead to
+        raise InputError(f"{shown(path)}: not a manifest of images ({error}); prepare the images again") from error
+    return classes, *splits
 
 
 def _check_memory(n_images, size, data_dir):
@@ -190,40 +258,27 @@ def _check_memory(n_images, size, data_dir):
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > 0.8 * memory:
         raise InputError(
-            f"{shown(data_dir)}: {n_images} images of {size} pixels take {needed / 1e9:.0f} GB decoded, more "
-            f"than this machine's memory of {memory / 1e9:.0f} GB; choose a smaller --size"
+            f"{shown(data_dir)}: {n_images} images of {size} pixels take {needed / 1e9:.0f} GB decoded, more than this "
+            f"machine's memory of {memory / 1e9:.0f} GB; choose a smaller --size, or --size 0 to leave them on disk"
         )
 
 
-def _split(listing, size):
-    ids = [str(Path(path).relative_to(listing.root)) for path, _ in listing.samples]
-    return Split(np.array(listing.targets, dtype=np.int64), ids, lambda: _decoded(listing, size))
+def _decode(split, size, title, skip_corrupt):
+    """Let a split decode its images when they are wanted, or, to leave out those that cannot be read, now."""
+    from supervised_imagenet import images
 
-
-def _decoded(listing, size):
-    images = np.empty((len(listing), 3, size, size), dtype=np.uint8)
-
-    def decode(n):
-        images[n] = _decode(listing.samples[n][0], size)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(decode, range(len(listing)))
-        for _ in tqdm(done, desc=f"decoding {Path(listing.root).name}", total=len(listing), disable=None):
-            pass
-    return images
-
-
-def _decode(path, size):
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):  # more than 8 bits, which convert() would clip
-                pixels = np.asarray(image)
-                if pixels.dtype.kind == "f" or pixels.max() >= 1 << 16:
-                    raise ValueError("32 bits a pixel")
-                image = Image.fromarray((pixels >> 8).astype(np.uint8))
-            image = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{shown(path)}: not a readable image ({error}); mend or remove it") from error
-    return np.asarray(image).transpose(2, 0, 1)
+    if not skip_corrupt:
+        split.decode = lambda: images.decoded(split.paths, size, title)
+        return
+    corrupt = []
+    found = images.decoded(split.paths, size, title, corrupt)
+    if corrupt:
+        warnings.warn(
+            f"left out {len(corrupt)} of {len(found)} images of {title} that cannot be read, the first being "
+            f"{shown(split.paths[min(corrupt)])}",
+            stacklevel=2,
+        )
+    kept = np.setdiff1d(np.arange(len(found)), corrupt)
+    found, split.labels = found[kept], split.labels[kept]
+    split.ids, split.paths = ([values[i] for i in kept] for values in (split.ids, split.paths))
+    split.decode = lambda: found

@@ -7,6 +7,7 @@ their distance or angle to these. See Ramesh et al., "A picture of the space of 
 
 import hashlib
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 
 from info_geometry.script import InputError
 
-CACHE_BYTES = 1 << 28  # features kept between the two passes; those beyond are computed again
+CACHE_BYTES = 1 << 29  # features kept between the two passes, such as ImageNet's 50,000 of 2048; others are made again
 
 
 def assign_folds(labels, ids, classes, n_folds=10):
@@ -27,13 +28,22 @@ def assign_folds(labels, ids, classes, n_folds=10):
     smallest = int(np.where(counts > 0, counts, counts.max()).argmin())
     if counts[smallest] < 2:
         raise InputError(f"class {classes[smallest]} has one sample to predict: cross-fitted prototypes need two")
-    n_folds = min(n_folds, int(counts[smallest]))
+    return _places(labels, ids) % min(n_folds, int(counts[smallest]))
+
+
+def sample(labels, ids, n_each):
+    """Indices, ascending, of `n_each` samples of each class or all that it has, fixed by the samples' ids alone."""
+    return np.flatnonzero(_places(labels, ids) < n_each)
+
+
+def _places(labels, ids):
+    """The place of each sample among those of its class, in an order that hashes ids."""
     hashes = np.array([hashlib.sha256(i.encode()).hexdigest() for i in ids])
-    folds = np.empty(len(labels), dtype=np.int64)
-    for label in range(len(counts)):
-        members = np.flatnonzero(labels == label)
-        folds[members[np.argsort(hashes[members])]] = np.arange(len(members)) % n_folds
-    return folds
+    order = np.lexsort((hashes, labels))
+    first = np.searchsorted(labels[order], labels[order])
+    places = np.empty(len(labels), dtype=np.int64)
+    places[order] = np.arange(len(labels)) - first
+    return places
 
 
 def class_sums(batches, labels, folds, n_classes):
@@ -55,40 +65,48 @@ def class_sums(batches, labels, folds, n_classes):
     return sums.view(n_folds, n_classes, -1), counts.view(n_folds, n_classes)
 
 
-def prototypes(sums, counts, crossfit):
-    """Class means (K, C, F): for each fold the means over the other folds, or (1, C, F) over all without folds."""
-    if crossfit:
-        sums, counts = sums.sum(0) - sums, counts.sum(0) - counts
+def prototypes(sums, counts):
+    """Class means (K, C, F) from sums and counts; raises InputError for a class without a sample."""
     empty = (counts == 0).nonzero()
     if len(empty):
         raise InputError(f"class {int(empty[0, 1])} has no sample to make its prototype from")
     return sums / counts[..., None]
 
 
-def predict(features, means, folds, rule="euclidean", temperature=1.0):
-    """Predictions (B, C) in float64 from features (B, F), prototypes (K, C, F) and each sample's fold (B,).
+class Rule(NamedTuple):
+    """How features become predictions: by `euclidean` distance or `cosine`, to prototypes from `crossfit` folds or all
+    of the predicted samples (`val`), or from the training images (`train`)."""
 
-    euclidean: softmax_c(-||f - m_c||^2 / temperature); cosine: softmax_c(<f, m_c> / (|f| |m_c|) / temperature).
+    kind: str
+    prototypes: str
+    temperature: float = 1.0
+
+
+def predict(features, means, folds, kind="euclidean", temperature=1.0):
+    """Log-probabilities (B, C) in float64 from features (B, F), prototypes (K, C, F) and each sample's fold (B,).
+
+    euclidean: log softmax_c(-||f - m_c||^2 / temperature); cosine: log softmax_c(<f, m_c> / (|f| |m_c|) / temperature).
     """
     features = features.double()
     logits = torch.empty(len(features), means.shape[1], dtype=torch.float64, device=features.device)
-    if rule == "cosine":
+    if kind == "cosine":
         features, means = F.normalize(features, dim=-1), F.normalize(means, dim=-1)
     for fold in folds.unique():
         inside, mean = folds == fold, means[fold]
         logits[inside] = features[inside] @ mean.T
-        if rule == "euclidean":  # |f|^2 is the same for all classes, so that softmax does not see it
+        if kind == "euclidean":  # |f|^2 is the same for all classes, so that softmax does not see it
             logits[inside] = 2 * logits[inside] - mean.square().sum(-1)
-    return torch.softmax(logits / temperature, dim=-1)
+    return torch.log_softmax(logits / temperature, dim=-1)
 
 
-def imprint(batches, labels, n_classes, folds=None, source=None, rule="euclidean", temperature=1.0):
-    """Predictions (N, C), float64 numpy, of samples with these labels (N,).
+def imprint(batches, labels, n_classes, rules, folds=None, source=None):
+    """Yields {rule: log-probabilities (B, C)}, float64 tensors, for batch after batch of samples with these labels
+    (N,).
 
-    `batches(skip)` yields their features (B, F) in order, without the first `skip` batches. It is called twice:
-    features beyond 256 MiB are computed again rather than kept, so that memory does not depend on N F.
-    Prototypes are cross-fitted over `folds` (N,) (see `assign_folds`); or they are made from `source`, a pair
-    (batches, labels) of other samples; or, with neither, from the very samples predicted, which leaks.
+    `batches(skip)` yields the samples' features (B, F) in order, without the first `skip` batches. It is called twice:
+    features beyond half a gigabyte are computed again rather than kept, so that memory does not depend on N F.
+    Cross-fitted prototypes need `folds` (N,) (see `assign_folds`); prototypes from training images `source`, a pair
+    (batches, labels) of these. Raises InputError for a class without a sample.
     """
     kept, space = [], CACHE_BYTES
 
@@ -101,16 +119,20 @@ def imprint(batches, labels, n_classes, folds=None, source=None, rule="euclidean
             yield features
 
     one = np.zeros(len(labels), dtype=np.int64)  # a single fold
-    if source:
-        other, other_labels = source
-        sums = class_sums(other(0), other_labels, np.zeros_like(other_labels), n_classes)
-    else:
-        sums = class_sums(first_pass(), labels, one if folds is None else folds, n_classes)
-    means = prototypes(*sums, crossfit=folds is not None)
-    folds = one if folds is None else folds
-    out, start = np.empty((len(labels), n_classes)), 0
+    fold_of, means = {"crossfit": folds, "val": one, "train": one}, {}
+    wanted = {rule.prototypes for rule in rules}
+    if "train" in wanted:
+        images, image_labels = source
+        means["train"] = prototypes(*class_sums(images(0), image_labels, np.zeros_like(image_labels), n_classes))
+    if wanted != {"train"}:
+        sums, counts = class_sums(first_pass(), labels, one if folds is None else folds, n_classes)
+        if "crossfit" in wanted:
+            means["crossfit"] = prototypes(sums.sum(0) - sums, counts.sum(0) - counts)
+        if "val" in wanted:
+            means["val"] = prototypes(sums.sum(0, keepdim=True), counts.sum(0, keepdim=True))
+    start = 0
     for features in itertools.chain(kept, batches(len(kept))):
-        part = torch.as_tensor(folds[start : start + len(features)], device=features.device)
-        out[start : start + len(features)] = predict(features, means, part, rule, temperature).cpu().numpy()
-        start += len(features)
-    return out
+        stop = start + len(features)
+        parts = {name: torch.as_tensor(fold_of[name][start:stop], device=features.device) for name in wanted}
+        yield {r: predict(features, means[r.prototypes], parts[r.prototypes], r.kind, r.temperature) for r in rules}
+        start = stop

@@ -16,23 +16,71 @@ from info_geometry.script import InputError, unknown
 EXAMPLES = ("cnn", "wrn-16-1", "wrn-16-2", "wrn-16-4", "resnet18", "resnet50")
 
 
-def create(arch, n_classes, in_channels):
+def create(arch, n_classes, in_channels, pretrained=False):
     """The network `arch` with a head for `n_classes`, or without one (features come out) for 0.
 
-    `cnn`, `wrn-<depth>-<width>` or the name of a timm model. Raises InputError for an unknown name.
+    `cnn`, `wrn-<depth>-<width>` or the name of a timm model, which may be `pretrained`: then timm downloads its weights
+    if need be, and has the number of classes that these are for if `n_classes` is None. Raises InputError for an
+    unknown name, and for weights that are not to be had.
     """
-    if arch == "cnn":
-        return SmallCNN(n_classes, in_channels)
-    if wide := re.fullmatch(r"wrn-(\d+)-(\d+)", arch):
-        return WideResNet(int(wide[1]), int(wide[2]), n_classes, in_channels)
+    own = _own(arch, n_classes, in_channels)
+    if own and pretrained:
+        raise InputError(f"--arch {arch}: has no pretrained weights, as timm's models have")
+    if own:
+        return own
     import timm
 
     if not timm.is_model(arch):
         raise unknown("network", arch, [*EXAMPLES, *timm.list_models()])
     try:
-        return timm.create_model(arch, num_classes=n_classes, in_chans=in_channels)
+        classes = {} if n_classes is None else {"num_classes": n_classes}
+        return timm.create_model(arch, pretrained, in_chans=in_channels, **classes)
     except Exception as error:  # a model may refuse settings in whatever way its authors chose
-        raise InputError(f"--arch {arch}: timm cannot make it for {in_channels} channels ({error})") from error
+        what = f"with pretrained weights; --weights takes a file of them, {' or '.join(_sources(arch))}"
+        what = what if pretrained else f"for {in_channels} channels"
+        raise InputError(f"--arch {arch}: timm cannot make it {what} ({_line(error)})") from error
+
+
+def _own(arch, n_classes, in_channels):
+    if arch == "cnn":
+        return SmallCNN(n_classes, in_channels)
+    if wide := re.fullmatch(r"wrn-(\d+)-(\d+)", arch):
+        return WideResNet(int(wide[1]), int(wide[2]), n_classes, in_channels)
+    return None
+
+
+def _sources(arch):
+    config = _config(arch)
+    places = [config and config.hf_hub_id and f"from huggingface.co/{config.hf_hub_id}", config and config.url]
+    return [place for place in places if place] or ["from elsewhere"]
+
+
+def _config(arch):
+    """What timm knows of a network's pretrained weights; None for others."""
+    import timm
+
+    try:
+        return timm.get_pretrained_cfg(arch)
+    except RuntimeError:  # an unknown name
+        return None
+
+
+def normalisation(arch):
+    """Mean and standard deviation of each channel by which timm normalises images for `arch`; ImageNet's for others."""
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    config = _config(arch)
+    return (config.mean, config.std) if config else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+
+
+def evaluation_view(arch):
+    """Side of images and part of their shorter side, as timm evaluates `arch`."""
+    config = _config(arch)
+    return (config.input_size[-1], config.crop_pct) if config else (224, 224 / 256)
+
+
+def _line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def check(arch, shape):
@@ -42,8 +90,7 @@ def check(arch, shape):
         with torch.inference_mode():
             found = features(network, torch.zeros(2, *shape))
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"--arch {arch}: takes no images of shape {tuple(shape)} ({reason})") from error
+        raise InputError(f"--arch {arch}: takes no images of shape {tuple(shape)} ({_line(error)})") from error
     if found.ndim != 2 or network.get_classifier() is None:
         raise InputError(f"--arch {arch}: has no features before a last layer, such as classifiers have")
 
@@ -59,26 +106,46 @@ def device(name=None):
     try:
         torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {chosen}: not on this machine ({reason}); cpu always is") from error
+        raise InputError(f"--device {chosen}: not on this machine ({_line(error)}); cpu always is") from error
     torch.use_deterministic_algorithms(torch.device(chosen).type == "cpu")
+    torch.backends.cudnn.benchmark = True  # images come in few sizes
     return torch.device(chosen)
 
 
-class MixedPrecision:
-    """Half precision on a GPU, with a scaler where it is float16, none on the CPU; channels last on both."""
+class Precision:
+    """Of matrix products: `float32`, or a half, which `auto` is on a GPU; channels are last.
 
-    def __init__(self, network, device):
-        self.device, self.on = device, device.type == "cuda"
-        self.dtype = torch.bfloat16 if not self.on or torch.cuda.is_bf16_supported() else torch.float16
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+    Weights stay in float32, and float16 gets a scaler, so that small gradients do not vanish.
+    """
+
+    def __init__(self, network, device, name="auto"):
+        if name == "auto":
+            name = "float32" if device.type == "cpu" else "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        self.name, self.device, self.half = name, device, name != "float32"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")
         network.to(memory_format=torch.channels_last)
 
     def autocast(self):
-        return torch.autocast(self.device.type, self.dtype) if self.on else contextlib.nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.name), enabled=self.half)
 
     def layout(self, images):
         return images.contiguous(memory_format=torch.channels_last)
+
+
+def track_statistics(network, tracked):
+    """Whether norms, while training, note what evaluation will normalise by."""
+    for module in network.modules():
+        if getattr(module, "running_mean", None) is not None:
+            module.track_running_stats = tracked
+
+
+@contextlib.contextmanager
+def memory_suffices(device, way_out):
+    """Turn a lack of memory on a GPU into the sentence that says what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"the memory of {device} does not suffice ({_line(error)}); {way_out}") from error
 
 
 def features(network, images):
@@ -93,7 +160,7 @@ def finite_features(network, images, precision):
     """
     with precision.autocast():
         found = features(network, images)
-    if precision.on and not found.isfinite().all():
+    if precision.half and not found.isfinite().all():
         found = features(network, images)
     if not found.isfinite().all():
         raise FloatingPointError("its features are not finite: the run diverged or the file is damaged")

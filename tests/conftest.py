@@ -1,5 +1,6 @@
 """What tests share: models and trajectories of known make, prediction folders, and a way to call the scripts."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -37,6 +38,11 @@ def write_published(path, P, decimals=5):
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         file.create_dataset("data", data=np.round(P, decimals).astype(np.float16), chunks=True, **hdf5plugin.LZ4())
+
+
+def content(path):
+    """The bytes of a file; of a log without its times."""
+    return re.sub(rb'"images_per_second": [0-9.]+', b"", path.read_bytes())
 
 
 @pytest.fixture
@@ -93,5 +99,5 @@ def shared():
 
 def pytest_collection_modifyitems(items):
     """Formulas first, then files, then what trains networks or starts processes."""
-    order = ["geometry", "engine", "predictions", "learning", "scripts", "training", "kill"]
+    order = ["geometry", "engine", "predictions", "learning", "scripts", "training", "imagenet", "kill"]
     items.sort(key=lambda item: next(i for i, name in enumerate(order) if name in item.path.stem))

@@ -11,10 +11,12 @@ import time
 import h5py
 import numpy as np
 import pytest
-from conftest import REPOSITORY, trajectory, write_published
+import torch
+from conftest import REPOSITORY, content, trajectory, write_published
 
 from info_geometry.predictions import Trajectory
 from info_geometry.script import InputError
+from supervised_imagenet import checkpoints
 
 TRAIN = "supervised_imagenet/01_training/train.py"
 INPCA = "info_geometry/inpca.py"
@@ -23,7 +25,7 @@ few_and_many = pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytes
 
 
 def files(folder):
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {p.relative_to(folder): content(p) for p in folder.rglob("*") if p.is_file()}
 
 
 def killed_again_and_again(command, folder, kills, seconds):
@@ -54,14 +56,36 @@ def files_names(folder):
 
 
 @few_and_many
-def test_training(tmp_path, kills):
+@pytest.mark.parametrize(
+    ("epochs", "recipe"),
+    [
+        (20, ["--task", "even", "randomlab"]),
+        # 250 steps an epoch, in which there is no checkpoint, but a state to go on from is saved
+        (2, ["--task", "all", "--dense-epochs", 0, "--batch-size", 4, "--augmentation", "shift"]),
+    ],
+    ids=["checkpoints", "between checkpoints"],
+)
+def test_training(tmp_path, kills, epochs, recipe):
     def command(place):
-        work = ["--task", "even", "randomlab", "--epochs", 20 * kills, "--arch", "cnn"]
-        return [REPOSITORY / TRAIN, "--checkpoints", tmp_path / place, *work]
+        return [REPOSITORY / TRAIN, "--checkpoints", tmp_path / place, "--epochs", epochs * kills, *recipe]
 
     subprocess.run([sys.executable, *map(str, command("whole"))], check=True, capture_output=True)
     killed_again_and_again(command("broken"), tmp_path / "broken", kills, seconds=0.6)
     assert files(tmp_path / "broken") == files(tmp_path / "whole")
+
+
+def test_a_checkpoint_that_the_disk_has_no_room_for_leaves_the_old_one(tmp_path):
+    path = tmp_path / "checkpoint_000.pt"
+    checkpoints.save(path, model={"w": torch.zeros(1000)})
+    whole, before = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))  # a write beyond fails half-way, as on a full disk
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*checkpoint_000\.pt: .*make room"):
+            checkpoints.save(path, model={"w": torch.ones(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @few_and_many

@@ -12,7 +12,7 @@ from torch import nn
 
 from info_geometry import predictions
 from info_geometry.script import InputError
-from supervised_imagenet import checkpoints, datasets, imprinting, networks, tasks
+from supervised_imagenet import batches, checkpoints, datasets, imprinting, networks, tasks
 
 DIGITS = [str(d) for d in range(10)]
 
@@ -21,7 +21,8 @@ DIGITS = [str(d) for d in range(10)]
 
 
 def options(dataset, **others):
-    return Namespace(**{"dataset": dataset, "data_dir": None, "name": None, "size": 32} | others)
+    defaults = {"data_dir": None, "name": None, "subset": None, "size": None, "skip_corrupt": False}
+    return Namespace(**{"dataset": dataset} | defaults | others)
 
 
 @pytest.fixture
@@ -47,7 +48,6 @@ def test_digits_are_split_once_and_for_all():
     np.testing.assert_allclose(share, 1000 / 1797, atol=0.003)
     # another split would make other results under the same name
     assert predictions.digest(digits.val.ids)[:16] == "111d333d1b9592cb"
-    assert not digits.augmented
 
 
 def test_an_image_folder_is_decoded_in_the_order_of_names(tree):
@@ -111,7 +111,6 @@ def test_cifar_comes_through_torchvision(tmp_path, monkeypatch):
     d = datasets.load(options("cifar10", data_dir=tmp_path))
     assert d.train.images.shape == (6, 3, 32, 32)
     assert d.train.images[0, 1, 0, 0] == 1, "channels come first"
-    assert d.augmented
     assert d.val.labels.tolist() == [0, 1, 2, 3]
 
 
@@ -128,22 +127,21 @@ def test_a_failed_download_says_which_file_goes_where(tmp_path, monkeypatch):
 
 def test_images_are_normalised_by_the_training_images(tree):
     d = datasets.load(options("imagefolder", name="pets", data_dir=tree, size=12))
-    mean, std = d.statistics()
+    mean, std = d.statistics
     pixels = d.train.images / 255
     np.testing.assert_allclose(mean, pixels.mean(axis=(0, 2, 3)), atol=1e-12)
     np.testing.assert_allclose(std, pixels.std(axis=(0, 2, 3)), atol=1e-12)
-    x = datasets.Batches(d.train, (mean, std), "cpu").get(slice(None))
+    (x,) = batches.InMemory(d.train, (mean, std), torch.device("cpu")).ordered(100)
     np.testing.assert_allclose(x.mean(dim=(0, 2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(x.std(dim=(0, 2, 3), correction=0), 1, atol=1e-5)
 
 
 def test_crop_and_flip_equal_a_loop():
     images = torch.arange(20 * 2 * 16 * 16).reshape(20, 2, 16, 16) % 251
-    torch.manual_seed(0)
-    found = datasets.crop_and_flip(images)
-    torch.manual_seed(0)
-    row, column = torch.randint(5, (2, 20, 1))
-    flip = torch.rand(20, 1) < 0.5
+    found = batches.crop_and_flip(images, torch.Generator().manual_seed(0))
+    draws = torch.Generator().manual_seed(0)
+    row, column = torch.randint(5, (2, 20, 1), generator=draws)
+    flip = torch.rand(20, 1, generator=draws) < 0.5
     assert 0 < flip.sum() < 20
     for n in range(20):
         padded = np.pad(images[n].numpy(), ((0, 0), (2, 2), (2, 2)))
@@ -233,9 +231,8 @@ def test_own_networks(arch, parameters):
 @pytest.mark.parametrize("arch", ["resnet18", "convnext_atto", "vit_tiny_patch16_224", "levit_128s", "repvit_m0_9"])
 def test_timm_networks_lose_their_head(arch, tmp_path):
     full = networks.create(arch, 7, 3).eval()
-    checkpoints.save(tmp_path / "c.pt", model=full.state_dict(), step=0)
     bare = networks.create(arch, 0, 3).eval()
-    checkpoints.load_features(bare, checkpoints.load(tmp_path / "c.pt"), tmp_path / "c.pt")
+    checkpoints.load_features(bare, full.state_dict(), tmp_path)
     images = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
         torch.testing.assert_close(networks.features(full, images), networks.features(bare, images))
@@ -276,8 +273,7 @@ class Overflowing(nn.Module):
 
 
 def test_features_that_overflow_are_computed_in_float32():
-    precision = networks.MixedPrecision(nn.Identity(), torch.device("cpu"))
-    precision.on = True  # as on a GPU, with the CPU's own autocast
+    precision = networks.Precision(nn.Identity(), torch.device("cpu"), "float16")
     images = torch.ones(2, 3)
     assert networks.finite_features(Overflowing(), images, precision).isfinite().all()
     with pytest.raises(FloatingPointError):
@@ -312,18 +308,18 @@ def test_checkpoints_by_others_load(tmp_path, wrap):
     full, path = networks.create("cnn", 5, 1), tmp_path / "epoch_10.pth"
     torch.save(wrap(full.state_dict()), path)
     bare = networks.create("cnn", 0, 1)
-    checkpoints.load_features(bare, checkpoints.load(path), path)
+    checkpoints.load_features(bare, checkpoints.weights(checkpoints.load(path), path), path)
     for key, value in bare.state_dict().items():
         assert (value == full.state_dict()[key]).all()
 
 
 def test_weights_of_another_network_are_refused_with_the_first_tensors(tmp_path):
     path = tmp_path / "c.pt"
-    checkpoints.save(path, model=networks.create("cnn", 5, 3).state_dict())
+    state = networks.create("cnn", 5, 3).state_dict()
     with pytest.raises(InputError, match=r"c\.pt.*body\.0\.weight is \(16, 3, 3, 3\) instead of \(16, 1, 3, 3\)"):
-        checkpoints.load_features(networks.create("cnn", 0, 1), checkpoints.load(path), path)
+        checkpoints.load_features(networks.create("cnn", 0, 1), state, path)
     with pytest.raises(InputError, match="is missing"):
-        checkpoints.load_features(networks.create("wrn-16-1", 0, 3), checkpoints.load(path), path)
+        checkpoints.load_features(networks.create("wrn-16-1", 0, 3), state, path)
     for content in ({"epoch": 3}, {1: torch.zeros(2)}, [1, 2]):
         with pytest.raises(InputError, match="holds no weights"):
             checkpoints.weights(content, path)
@@ -367,6 +363,13 @@ def definition(features, means, rule, temperature=1.0):
     return p / p.sum()
 
 
+def imprinted(features, labels, n_classes, kind="euclidean", prototypes="val", temperature=1.0, **others):
+    """Probabilities (N, C) by one rule."""
+    rule = imprinting.Rule(kind, prototypes, temperature)
+    found = imprinting.imprint(in_batches(features), labels, n_classes, [rule], **others)
+    return np.concatenate([log_p[rule].exp().numpy() for log_p in found])
+
+
 @pytest.fixture
 def sample():
     rng = np.random.default_rng(0)
@@ -380,7 +383,7 @@ def test_cross_fitted_predictions_equal_a_loop_over_folds(monkeypatch, sample, r
     monkeypatch.setattr(imprinting, "CACHE_BYTES", cache)
     features, labels, ids = sample
     folds = imprinting.assign_folds(labels, ids, "abcd")
-    found = imprinting.imprint(in_batches(features), labels, 4, folds, rule=rule, temperature=temperature)
+    found = imprinted(features, labels, 4, rule, "crossfit", temperature, folds=folds)
     for n in range(44):
         means = [features[(labels == c) & (folds != folds[n])].mean(axis=0) for c in range(4)]
         np.testing.assert_allclose(found[n], definition(features[n], np.array(means), rule, temperature), atol=1e-12)
@@ -389,9 +392,9 @@ def test_cross_fitted_predictions_equal_a_loop_over_folds(monkeypatch, sample, r
 def test_prototypes_of_the_predicted_samples_and_of_others(sample):
     features, labels, _ = sample
     means = np.array([features[labels == c].mean(axis=0) for c in range(4)])
-    found = imprinting.imprint(in_batches(features), labels, 4)
+    found = imprinted(features, labels, 4)
     np.testing.assert_allclose(found, [definition(f, means, "euclidean") for f in features], atol=1e-12)
-    found = imprinting.imprint(in_batches(features[:9]), labels[:9], 4, source=(in_batches(features), labels))
+    found = imprinted(features[:9], labels[:9], 4, prototypes="train", source=(in_batches(features), labels))
     np.testing.assert_allclose(found, [definition(f, means, "euclidean") for f in features[:9]], atol=1e-12)
 
 
@@ -409,7 +412,7 @@ def test_classes_without_samples_are_named():
     with pytest.raises(InputError, match="class dog has one sample"):
         imprinting.assign_folds(np.array([0, 0, 1, 2, 2]), list("abcde"), ["cat", "dog", "owl"])
     with pytest.raises(InputError, match="class 1 has no sample"):
-        imprinting.imprint(in_batches(np.ones((4, 3))), np.array([0, 0, 2, 2]), 3)
+        imprinted(np.ones((4, 3)), np.array([0, 0, 2, 2]), 3)
 
 
 def test_noise_is_at_chance_unless_prototypes_leak():
@@ -418,12 +421,12 @@ def test_noise_is_at_chance_unless_prototypes_leak():
     noise = np.random.default_rng(0).normal(size=(n_classes * each, 2048)).astype(np.float32)
     folds = imprinting.assign_folds(labels, [str(i) for i in range(len(labels))], range(n_classes))
     # chance is 2.5%, with a standard deviation of 0.35% over 2000 samples
-    fitted = imprinting.imprint(in_batches(noise, 500), labels, n_classes, folds)
+    fitted = imprinted(noise, labels, n_classes, prototypes="crossfit", folds=folds)
     assert abs(np.mean(fitted.argmax(1) == labels) - 1 / n_classes) < 0.012
-    leaking = imprinting.imprint(in_batches(noise, 500), labels, n_classes)
+    leaking = imprinted(noise, labels, n_classes)
     assert np.mean(leaking.argmax(1) == labels) > 0.99
 
 
 def test_shipped_tasks_hold_nothing_but_labels():
     for path in (REPOSITORY / "supervised_imagenet" / "tasks").glob("*/*.json"):
-        assert set(json.loads(path.read_text())) == {"labels"}
+        assert set(json.loads(path.read_text())) in ({"labels"}, {"synset"})

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import models
+from conftest import content, models
 
 from supervised_imagenet import checkpoints, datasets
 
@@ -36,14 +36,15 @@ def trained(place, call):
 
 
 def files(folder):
-    return {p.relative_to(folder): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+    return {p.relative_to(folder): (content(p), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
 
 
 def test_a_run_holds_checkpoints_and_settings(trained):
     run = trained / "checkpoints" / "digits_even" / "0"
-    assert sorted(p.name for p in run.iterdir()) == [*(f"checkpoint_{i:03d}.pt" for i in range(8)), "settings.json"]
+    names = [*(f"checkpoint_{i:03d}.pt" for i in range(8)), "log.jsonl", "settings.json"]
+    assert sorted(p.name for p in run.iterdir()) == names
     loaded = [checkpoints.load(p) for p in checkpoints.listed(run)]
-    digits = datasets.load(Namespace(dataset="digits", data_dir=None, name=None, size=32))
+    digits = datasets.load(Namespace(dataset="digits", name=None, subset=None))
     steps_per_epoch = np.count_nonzero(digits.train.labels % 2 == 0) // 50  # of 50 images; the rest are left out
     assert [c["step"] for c in loaded] == checkpoints.schedule(3, steps_per_epoch, dense_epochs=1)
     assert [c["epoch"] for c in loaded] == [c["step"] / steps_per_epoch for c in loaded]
@@ -112,7 +113,7 @@ def test_other_settings_are_refused(trained, refused, call, tmp_path):
     assert "it is not readable" in refused(TRAIN, *again)
     assert call(TRAIN, *again, "--overwrite")[0] == 0
     made = {p: p.stat().st_mtime_ns for p in run.iterdir()}
-    assert len(made) == 9
+    assert len(made) == 10
     assert call(TRAIN, *again, "--overwrite")[0] == 0
     assert {p: p.stat().st_mtime_ns for p in run.iterdir()} == made, "what has these settings is not made again"
 
@@ -158,7 +159,8 @@ def test_every_rule_is_recorded(trained, call, tmp_path, rule, prototypes):
     assert call(STORE, *places, "--task", "even", "--seed", 0, *options)[0] == 0
     with h5py.File(tmp_path / "digits_even" / "preds_0.h5") as file:
         record = json.loads(file.attrs["record"])
-        assert record["imprinting"] == {"rule": rule, "temperature": 0.5, "prototypes": prototypes, "folds": 1}
+        expected = {"rule": rule, "temperature": 0.5, "prototypes": prototypes, "folds": 1}
+        assert record["imprinting"] == expected | ({"train_images": 1000} if prototypes == "train" else {})
         np.testing.assert_allclose(file["data"][:].astype(float).sum(-1), 1, atol=1e-2)
 
 

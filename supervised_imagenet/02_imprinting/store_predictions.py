@@ -3,16 +3,21 @@
     python supervised_imagenet/02_imprinting/store_predictions.py --dataset digits --task all even
     python supervised_imagenet/02_imprinting/store_predictions.py --dataset cifar10 --arch resnet18 \\
         --run-folder ~/my_checkpoints --task mine --seed 0
+    torchrun --standalone --nproc-per-node=4 supervised_imagenet/02_imprinting/store_predictions.py \\
+        --dataset imagenet --data-dir ~/imagenet --rule euclidean cosine --prototypes crossfit val
 
-writes `predictions/<dataset>_<task>/preds_<seed>.h5` and `metrics.json`. Checkpoints imprinted before are not
-done again, and what a killed run has done is kept.
+writes `predictions/<dataset>_<task>/preds_<seed>.h5` and `metrics.json`; of several rules each has a folder of its own,
+`predictions/<rule>-<prototypes>/<dataset>_<task>/`. Checkpoints imprinted before are not done again, and what a killed
+run has done is kept.
 """
 
 import argparse
+import itertools
 import json
 import math
 from pathlib import Path
 
+from info_geometry import ranks
 from info_geometry.predictions import PREDICTIONS, Trajectory, Writer, digest
 from info_geometry.script import REPOSITORY, InputError, replacing, run, shown, unknown, versions
 from supervised_imagenet import datasets
@@ -26,20 +31,34 @@ def parse():
     parser.add_argument("--checkpoints", type=Path, default=REPOSITORY / "checkpoints", help="where runs are stored")
     parser.add_argument("--predictions", type=Path, default=PREDICTIONS, help="the folder of prediction folders")
     parser.add_argument("--run-folder", type=Path, help="checkpoints by others, in the order of their numbers")
-    parser.add_argument("--arch", help="the network of --run-folder")
     parser.add_argument(
-        "--rule", choices=["euclidean", "cosine"], default="euclidean", help="distance or angle to prototypes"
+        "--weights", help="one network by others: a file, or `pretrained` for the weights that timm has"
+    )
+    parser.add_argument("--arch", help="the network of --run-folder or --weights")
+    parser.add_argument(
+        "--rule",
+        nargs="+",
+        choices=["euclidean", "cosine"],
+        default=["euclidean"],
+        help="distance or angle to prototypes; several are made in one pass",
     )
     parser.add_argument("--temperature", type=float, default=1.0, help="divides distances or cosines")
     parser.add_argument(
         "--prototypes",
+        nargs="+",
         choices=["crossfit", "val", "train"],
-        default="crossfit",
+        default=["crossfit"],
         help="samples that prototypes are made from: the other folds of the predicted ones (default), all of the "
-        "predicted ones (as published; leaks), or the training images",
+        "predicted ones (as published; leaks), or training images; several are made in one pass",
+    )
+    parser.add_argument("--per-class", type=int, help="training images a class for --prototypes train (default: all)")
+    parser.add_argument(
+        "--round", type=int, metavar="DIGITS", help="round probabilities; 5 as published: smaller files"
     )
     parser.add_argument("--overwrite", action="store_true", help="make anew what was made with other settings")
     parser.add_argument("--batch-size", type=int, default=500)
+    parser.add_argument("--precision", choices=["float32", "bfloat16", "float16"], help="(default: float16 on a GPU)")
+    parser.add_argument("--workers", type=int, help="processes that read images from disk (default: one a core)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     args = parser.parse_args()
     if not 0 < args.temperature < math.inf or args.batch_size < 1:
@@ -47,52 +66,63 @@ def parse():
     args.task = [Path(task).stem if task.endswith(".json") else task for task in args.task or []]
     if any("/" in task or not task for task in args.task) or min(args.seed or [0]) < 0:
         parser.error("a task's name has no slash, and seeds are whole numbers from 0")
-    if args.arch and not args.run_folder:
-        parser.error("--arch goes with --run-folder; other runs say what their network is")
-    if args.run_folder and not (args.arch and args.task and args.seed and len(args.task) == len(args.seed) == 1):
-        parser.error("--run-folder needs --arch, one --task and one --seed to go with it")
+    if args.run_folder and args.weights:
+        parser.error("--run-folder and --weights are two ways to name what is imprinted; choose one")
+    foreign = args.run_folder or args.weights
+    if args.arch and not foreign:
+        parser.error("--arch goes with --run-folder or --weights; other runs say what their network is")
+    if foreign and not (args.arch and args.task and args.seed and len(args.task) == len(args.seed) == 1):
+        parser.error(
+            f"--{'weights' if args.weights else 'run-folder'} needs --arch, one --task and one --seed to go with it"
+        )
+    if args.round is not None and args.round < 2:
+        parser.error("--round takes 2 digits or more")
+    if args.per_class is not None and (args.per_class < 1 or "train" not in args.prototypes):
+        parser.error("--per-class takes 1 or more, and goes with --prototypes train")
     return args
 
 
 def main():
     args = parse()
     name = datasets.check_arguments(args)
-    runs = [args.run_folder] if args.run_folder else find_runs(args, name)
+    runs = [None] if args.run_folder or args.weights else find_runs(args, name)
     dataset = datasets.load(args)
+
+    import torch
 
     from supervised_imagenet import imprinting, networks
 
-    device = networks.device(args.device)
+    rules = [imprinting.Rule(*pair, args.temperature) for pair in itertools.product(args.rule, args.prototypes)]
     folds = None
-    if args.prototypes == "crossfit":
+    if "crossfit" in args.prototypes:
         folds = imprinting.assign_folds(dataset.val.labels, dataset.val.ids, dataset.classes)
-    statistics = dataset.statistics()
-    val = datasets.Batches(dataset.val, statistics, device)
-    train = datasets.Batches(dataset.train, statistics, device) if args.prototypes == "train" else None
-    for folder in runs:
-        if args.run_folder:
-            training, task, seed = {"arch": args.arch}, args.task[0], args.seed[0]
-        else:
-            training, task, seed = read_settings(folder), folder.parent.name.partition("_")[2], folder.name
-        record = {
-            "dataset": name,
-            "task": task,
-            "seed": int(seed),
-            "samples_sha256": digest(dataset.val.ids),
-            "labels_sha256": digest(dataset.val.labels),
-            "imprinting": {
-                "rule": args.rule,
-                "temperature": args.temperature,
-                "prototypes": args.prototypes,
-                "folds": 1 if folds is None else int(folds.max()) + 1,
-            },
-            "training": training,
-            "versions": versions("torch", "torchvision", "timm", "numpy", "h5py") | {"device": str(device)},
-        }
-        path = args.predictions / f"{name}_{task}" / f"preds_{seed}.h5"
-        imprint_run(folder, path, record, dataset, val, train, folds, args)
-        store_metrics(path.parent)
-        print(shown(path))
+    with ranks.joined(str(networks.device(args.device))) as device:
+        device = torch.device(device)
+        for folder in runs:
+            settings = read_settings(folder, dataset) if folder else foreign_settings(args, dataset)
+            task, seed = (folder.parent.name.partition("_")[2], folder.name) if folder else (args.task[0], args.seed[0])
+            record = {
+                "dataset": name,
+                "task": task,
+                "seed": int(seed),
+                "samples_sha256": digest(dataset.val.ids),
+                "labels_sha256": digest(dataset.val.labels),
+                "training": settings,
+                "decimals": args.round,
+                "versions": versions("torch", "torchvision", "timm", "numpy", "h5py") | {"device": str(device)},
+            }
+            if dataset.on_disk:
+                record["view"] = {"size": settings["eval_size"], "crop": settings["eval_crop"]}
+            paths = {}
+            for rule in rules:
+                root = args.predictions / f"{rule.kind}-{rule.prototypes}" if len(rules) > 1 else args.predictions
+                paths[rule] = root / f"{name}_{task}" / f"preds_{seed}.h5"
+            with networks.memory_suffices(device, "lower --batch-size"):
+                imprint_run(folder or args.run_folder, paths, record, dataset, folds, device, args)
+            if ranks.rank() == 0:
+                for path in paths.values():
+                    store_metrics(path.parent)
+                    print(shown(path))
 
 
 def find_runs(args, dataset):
@@ -114,72 +144,116 @@ def find_runs(args, dataset):
     return runs
 
 
-def read_settings(folder):
+def read_settings(folder, dataset):
+    """The settings of a run; raises InputError unless it was trained on such images as the dataset has."""
     path = folder / "settings.json"
     try:
         settings = json.loads(path.read_text())
+        size = [3, settings["eval_size"], settings["eval_size"]] if dataset.on_disk else list(dataset.shape)
         if not isinstance(settings["arch"], str) or not isinstance(settings["size"], list):
             raise TypeError("arch must be a name, and size a list")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{shown(path)}: not the settings of a run ({error!r})") from error
+    if settings["size"] != size:
+        raise InputError(f"{shown(folder)}: was trained on images {settings['size']}, not {size}")
     return settings
 
 
-def imprint_run(folder, path, record, dataset, val, train, folds, args):
-    """Predictions of every checkpoint in `folder` to the file `path`."""
+def foreign_settings(args, dataset):
+    """What the options say of checkpoints by others."""
+    from supervised_imagenet import networks
+
+    if not dataset.on_disk:
+        return {"arch": args.arch, "size": list(dataset.shape)}
+    size, crop = networks.evaluation_view(args.arch)
+    return {"arch": args.arch, "size": [3, size, size], "eval_size": size, "eval_crop": crop}
+
+
+def imprint_run(folder, paths, record, dataset, folds, device, args):
+    """Predictions of every checkpoint in `folder`, or of --weights, by each rule to its file, {rule: path}."""
     import numpy as np
     import torch
     from tqdm import tqdm
 
-    from supervised_imagenet import checkpoints, imprinting, networks
+    from supervised_imagenet import batches, checkpoints, imprinting, networks
 
-    files = checkpoints.listed(folder)
-    if not files:
-        raise InputError(f"{shown(folder)}: holds no checkpoints (.pt or .pth)")
-    size = list(dataset.val.images.shape[1:])
-    if record["training"].get("size", size) != size:
-        raise InputError(f"{shown(folder)}: was trained on images {record['training']['size']}, not {size}")
-    ids = [checkpoints.sha256(file) for file in files]
-    writer = Writer(path, record, ids, args.overwrite)
-    if writer.done == len(files):
-        writer.finish()
-        return
-    networks.check(record["training"]["arch"], size)
-    network = networks.create(record["training"]["arch"], 0, size[0]).to(val.images.device).eval()
-    precision = networks.MixedPrecision(network, val.images.device)
+    settings, val = record["training"], dataset.val
+    sources = checkpoints.sources(args.weights or folder, settings["arch"], settings["size"][0])
+    n_source = None
+    if "train" in args.prototypes:
+        per_class = args.per_class or len(dataset.train)
+        chosen = imprinting.sample(dataset.train.labels, dataset.train.ids, per_class)
+        n_source = len(chosen)
+    writers = {}
+    for rule, path in paths.items():
+        imprinted = {"rule": rule.kind, "temperature": rule.temperature, "prototypes": rule.prototypes}
+        imprinted["folds"] = int(folds.max()) + 1 if rule.prototypes == "crossfit" else 1
+        if rule.prototypes == "train":
+            imprinted["train_images"] = n_source
+        ids = [source.id for source in sources]
+        writers[rule] = Writer(path, record | {"imprinting": imprinted}, ids, args.overwrite, val.ids)
+    missing = sorted(set().union(*(writer.missing for writer in writers.values())))
+    ranks.wait()  # all have looked
+    if ranks.rank() == 0:
+        for writer in writers.values():
+            writer.begin()
+    ranks.wait()
 
-    def batches_of(split):
-        def batches(skip):
-            for start in range(skip * args.batch_size, len(split), args.batch_size):
-                images = precision.layout(split.get(slice(start, start + args.batch_size)))
-                yield networks.finite_features(network, images, precision)
+    networks.check(settings["arch"], settings["size"])
+    network = networks.create(settings["arch"], 0, settings["size"][0]).to(device).eval()
+    precision = networks.Precision(
+        network, device, args.precision or ("float16" if device.type == "cuda" else "float32")
+    )
 
-        return batches
+    def features_of(split, indices=None):
+        images = batches.of(dataset, split, settings, device, args.workers)
 
-    labels = dataset.val.labels
-    source = (batches_of(train), dataset.train.labels) if args.prototypes == "train" else None
-    bar = tqdm(total=len(files), initial=writer.done, desc=f"{path.parent.name} seed {record['seed']}", disable=None)
-    for file in files[writer.done :]:
-        content = checkpoints.load(file)
-        checkpoints.load_features(network, content, file)
+        def features(skip):
+            for x in images.ordered(args.batch_size, skip, indices):
+                yield networks.finite_features(network, precision.layout(x), precision)
+
+        return features
+
+    val_features = features_of(val)
+    source = (features_of(dataset.train, chosen), dataset.train.labels[chosen]) if n_source else None
+    bar = tqdm(
+        total=len(sources),
+        initial=len(sources) - len(missing),
+        desc=f"{record['dataset']}_{record['task']} seed {record['seed']}",
+        disable=True if ranks.rank() else None,
+    )
+    for index in missing[ranks.rank() :: ranks.count()]:
+        content = sources[index].load()
+        checkpoints.load_features(network, checkpoints.weights(content, sources[index].name), sources[index].name)
+        wanted = [rule for rule, writer in writers.items() if index in writer.missing]
+        P = {rule: np.empty((len(val), len(dataset.classes)), np.float16) for rule in wanted}
+        loss, place = dict.fromkeys(wanted, 0.0), 0
         try:
             with torch.inference_mode():
-                p = imprinting.imprint(
-                    batches_of(val), labels, len(dataset.classes), folds, source, args.rule, args.temperature
-                )
+                for found in imprinting.imprint(val_features, val.labels, len(dataset.classes), wanted, folds, source):
+                    for rule, log_p in found.items():
+                        part = slice(place, place + len(log_p))
+                        p = log_p.exp().cpu().numpy()
+                        P[rule][part] = p if args.round is None else p.round(args.round)
+                        loss[rule] -= log_p[range(len(log_p)), val.labels[part]].sum().item()
+                    place = part.stop
         except FloatingPointError as error:
-            raise InputError(f"{shown(file)}: {error}") from error
-        chosen = p[np.arange(len(p)), labels]
-        writer.append(
-            p,
-            epoch=number_in(content, "epoch", writer.done),
-            step=int(number_in(content, "step", writer.done)),
-            accuracy=np.mean(p.astype(np.float16).argmax(axis=1) == labels),  # as readers of the file see it
-            cross_entropy=-np.mean(np.log(np.maximum(chosen, np.finfo(float).tiny))),
-        )
-        bar.update()
+            raise InputError(f"{shown(sources[index].name)}: {error}") from error
+        for rule in wanted:
+            writers[rule].write(
+                index,
+                P[rule],
+                epoch=number_in(content, "epoch", index),
+                step=int(number_in(content, "step", index)),
+                accuracy=np.mean(P[rule].argmax(axis=1) == val.labels),
+                cross_entropy=loss[rule] / len(val),
+            )
+        bar.update(min(ranks.count(), bar.total - bar.n))
     bar.close()
-    writer.finish()
+    ranks.wait()  # all have written
+    if ranks.rank() == 0:
+        for writer in writers.values():
+            writer.finish()
 
 
 def number_in(content, key, default):

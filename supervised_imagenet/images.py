@@ -1,0 +1,53 @@
+"""Image files: what modes they have, and many of them decoded to one size."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from tqdm import tqdm
+
+from info_geometry.script import InputError, shown
+
+FAULTS = (OSError, ValueError, SyntaxError)  # what Pillow raises for bytes that are no image, or not all of it
+
+
+def as_rgb(image):
+    """A Pillow image in RGB with 8 bits a channel, whatever it was: grey, palette, CMYK, 16 bits, transparent."""
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):  # more than 8 bits, which convert() would clip
+        pixels = np.asarray(image)
+        if pixels.dtype.kind == "f" or pixels.max() >= 1 << 16:
+            raise ValueError("32 bits a pixel")
+        image = Image.fromarray((pixels >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def unreadable(path, error):
+    return InputError(f"{shown(path)}: not a readable image ({error}); mend it, remove it, or --skip-corrupt")
+
+
+def decoded(paths, size, title, corrupt=None):
+    """The images at `paths` as (N, 3, size, size) uint8: their central squares, brought to `size`.
+
+    Raises InputError naming an image that cannot be read; where `corrupt` is a list, notes its index there instead.
+    """
+    from PIL import Image, ImageOps
+
+    found = np.zeros((len(paths), 3, size, size), dtype=np.uint8)
+
+    def decode(n):
+        try:
+            with Image.open(paths[n]) as image:
+                image = ImageOps.fit(as_rgb(image), (size, size), Image.Resampling.BICUBIC)
+        except (*FAULTS, Image.DecompressionBombError) as error:
+            if corrupt is None:
+                raise unreadable(paths[n], error) from error
+            corrupt.append(n)
+        else:
+            found[n] = np.asarray(image).transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in tqdm(pool.map(decode, range(len(paths))), desc=f"decoding {title}", total=len(paths), disable=None):
+            pass
+    return found
