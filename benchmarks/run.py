@@ -17,6 +17,7 @@ from pathlib import Path
 
 import h5py
 import hdf5plugin
+import images_from_disk
 import numpy as np
 from scipy.optimize import minimize_scalar
 from tqdm import tqdm
@@ -420,7 +421,8 @@ Bootstrap of an embedding: seconds of distances, of distances with sums by group
 one resample over that of distances.
 
 {table(f"{size} | distances | with groups | 200 resamples | a resample", done([bootstrap_row()]))}
-"""
+
+{images_from_disk.report()}"""
     bar.close()
     path = Path(__file__).with_name("README.md")
     with replacing(path) as partial:

@@ -326,23 +326,26 @@ def test_faults_of_imagenet_on_disk(source, prepared, tmp_path):
         datasets.load(options(tmp_path))
 
 
-def test_the_centre_of_an_image_is_what_a_plain_resize_makes_of_it(prepared):
-    path = datasets.load(options(prepared)).val.paths[0]
-    with Image.open(path) as image:
-        box = (10 + 2.5, 2.5, 50 - 2.5, 40 - 2.5)  # seven eighths of 40 pixels, in the middle of 60
-        expected = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC, box)).transpose(2, 0, 1)
-    np.testing.assert_array_equal(batches.view(path, 64, 7 / 8), expected)
-
-
-def test_images_decoded_at_a_fraction_of_their_size_look_the_same(tmp_path):
+def test_views_are_what_pillow_makes_of_the_same_part(tmp_path):
     rng = np.random.default_rng(0)
-    smooth = Image.fromarray(rng.integers(0, 255, (6, 8, 3), np.uint8)).resize((800, 600), Image.Resampling.BICUBIC)
-    smooth.save(tmp_path / "a.jpg", quality=95)
-    smooth.save(tmp_path / "a.png")
-    for key in (None, (1, 2), (3, 4)):
-        coarse, fine = (batches.view(tmp_path / name, 64, 7 / 8, key).astype(int) for name in ("a.jpg", "a.png"))
-        assert np.abs(coarse - fine).max() < 12
-        assert np.abs(coarse - fine).mean() < 1
+    image = Image.fromarray(rng.integers(0, 255, (6, 8, 3), np.uint8)).resize((400, 300), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "a.jpg", quality=95)
+    part = (69, 19, 69 + 262, 19 + 262)  # seven eighths of the height, in the middle
+    expected = np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR, part)).transpose(2, 0, 1)
+    found = batches.view(tmp_path / "a.jpg", 64, 7 / 8).numpy()
+    assert (found.dtype, found.shape) == (np.uint8, (3, 64, 64))
+    assert np.abs(found.astype(int) - expected).max() <= 4, "JPEG, and rounding"
+    for key in ((1, 2), (3, 4), (5, 6)):
+        (top, left, height, width), flip = batches._random_crop(torch.empty(3, 300, 400), key)
+        part = (left, top, left + width, top + height)
+        expected = np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR, part)).transpose(2, 0, 1)
+        found = batches.view(tmp_path / "a.jpg", 64, 7 / 8, key).numpy()
+        assert np.abs(found.astype(int) - (expected[..., ::-1] if flip else expected)).max() <= 8
+    crops = [batches._random_crop(torch.empty(3, 300, 400), (0, i)) for i in range(2000)]
+    area = np.array([height * width / 120_000 for (_, _, height, width), _ in crops])
+    assert 0.07 < area.min() < 0.1
+    assert area.max() > 0.9
+    assert abs(np.mean([flip for _, flip in crops]) - 0.5) < 0.05
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -354,7 +357,7 @@ def test_batches_from_disk(prepared, workers):
     ordered = list(disk.ordered(10, skip=2))
     assert [len(x) for x in ordered] == [10] * 7 + [6]
     mean, std = (torch.tensor(s)[:, None, None] for s in networks.normalisation("resnet18"))
-    pixels = torch.from_numpy(batches.view(d.train.paths[20], 32, 1.0))
+    pixels = batches.view(d.train.paths[20], 32, 1.0)
     torch.testing.assert_close(ordered[0][0], (pixels / 255 - mean) / std, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(next(disk.ordered(3, indices=np.array([20, 0, 5])))[0], ordered[0][0])
 
