@@ -351,10 +351,10 @@ class Writer:
             shutil.rmtree(self.parts, ignore_errors=True)
 
     def write(self, index, predictions, **scalars):
-        """Store predictions (N, C) of checkpoint `index`, with numbers such as epoch=, accuracy=."""
+        """Store predictions (N, C) of checkpoint `index` as they are, with numbers such as epoch=, accuracy=."""
         known = {"id": np.array(self.ids[index]), "record": np.array(json.dumps(self.record))}
         with replacing(self._part(index)) as partial:
-            np.savez(partial, data=predictions.astype(np.float16), **known, **scalars)
+            np.savez(partial, data=predictions, **known, **scalars)
 
     def finish(self):
         """Join what is new to the file under the final name; without anything new, do nothing."""

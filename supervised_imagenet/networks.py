@@ -112,15 +112,20 @@ def device(name=None):
     return torch.device(chosen)
 
 
+def precision_on(device, name="auto"):
+    """The precision that `auto` is on a device: on a GPU the half that it is made for, on the CPU float32."""
+    if name != "auto":
+        return name
+    return "float32" if device.type == "cpu" else "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
 class Precision:
-    """Of matrix products: `float32`, or a half, which `auto` is on a GPU; channels are last.
+    """Of matrix products: float32, bfloat16 or float16; channels are last.
 
     Weights stay in float32, and float16 gets a scaler, so that small gradients do not vanish.
     """
 
-    def __init__(self, network, device, name="auto"):
-        if name == "auto":
-            name = "float32" if device.type == "cpu" else "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    def __init__(self, network, device, name):
         self.name, self.device, self.half = name, device, name != "float32"
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")
         network.to(memory_format=torch.channels_last)

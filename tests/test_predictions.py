@@ -22,7 +22,7 @@ def written(path, P, record=RECORD, ids=None):
     writer = Writer(path, record, ids or IDS[: len(P)], samples=[f"sample {n}" for n in range(P.shape[1])])
     writer.begin()
     for index in set(writer.missing) & set(range(len(P))):
-        writer.write(index, P[index], epoch=float(ord(IDS[index])), accuracy=0.5)
+        writer.write(index, P[index].astype(np.float16), epoch=float(ord(IDS[index])), accuracy=0.5)
     return writer
 
 
@@ -132,7 +132,7 @@ def test_checkpoints_are_written_in_any_order_and_sample_ids_are_kept(tmp_path):
     one, other = (Writer(path, RECORD, "abcd", samples=[f"sample {n}" for n in range(50)]) for _ in range(2))
     one.begin()
     for writer, index in ((one, 3), (other, 0), (other, 2), (one, 1)):
-        writer.write(index, P[index], epoch=float(ord(IDS[index])), accuracy=0.5)
+        writer.write(index, P[index].astype(np.float16), epoch=float(ord(IDS[index])), accuracy=0.5)
     one.finish()
     assert contents(path) == contents(tmp_path / "toy_b" / "preds_0.h5")
     with h5py.File(path) as file:

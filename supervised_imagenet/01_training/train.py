@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from info_geometry import ranks
-from info_geometry.predictions import differing_file
+from info_geometry.predictions import differing_file, digest
 from info_geometry.script import REPOSITORY, InputError, replacing, run, shown, versions
 from supervised_imagenet import datasets, recipes, tasks
 
@@ -70,6 +70,7 @@ def main():
     root = args.checkpoints or REPOSITORY / "checkpoints" / ("smoke" if args.smoke else "")
     with ranks.joined(str(networks.device(args.device))) as device:
         device = torch.device(device)
+        recipe["precision"] = networks.precision_on(device, recipe["precision"])
         if recipe["parts"] % ranks.count():
             raise InputError(
                 f"{ranks.count()} processes cannot share batches of {recipe['parts']} parts, over each of which norms "
@@ -84,6 +85,7 @@ def main():
                 "dataset": name,
                 "size": list(shape),
                 "n_train": len(dataset.train),
+                "samples_sha256": digest(dataset.train.ids),
                 "task": task.name,
                 "labels": list(task.labels),
                 "shuffled": task.shuffled,
@@ -197,11 +199,11 @@ def train(folder, settings, task, train_images, val_images, start, options):
 
     log = Log(folder, step, options.tensorboard) if ranks.rank() == 0 else None
     sums = sums.to(device) * (ranks.rank() == 0)
-    since = time.monotonic()
+    since, seen_before = time.monotonic(), sums[2].item()
 
     def store():
         """At a checkpoint, or between two of them: what a killed run goes on from."""
-        nonlocal sums, since
+        nonlocal sums, since, seen_before
         sums = ranks.total(sums)
         loss, right, seen = sums.tolist()
         if seen and not np.isfinite(loss):
@@ -209,13 +211,13 @@ def train(folder, settings, task, train_images, val_images, start, options):
         if step in taken:
             row = {"step": step, "epoch": step / steps_per_epoch}
             if seen:
-                rate = seen / (time.monotonic() - since)
+                rate = round((seen - seen_before) / (time.monotonic() - since), 1)
                 row |= {"learning_rate": optimizer.param_groups[0]["lr"], "loss": loss / seen, "accuracy": right / seen}
-                row |= {"images_per_second": round(rate, 1)}
+                row |= {"images_per_second": rate}
             row |= evaluate(network, precision, val_images, task, settings)
-            sums = torch.zeros_like(sums)
             if log:
                 log.write(row)
+            sums = torch.zeros_like(sums)
         if ranks.rank() == 0:
             weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
             if step in taken:
@@ -225,7 +227,8 @@ def train(folder, settings, task, train_images, val_images, start, options):
                 state = {"optimizer": optimizer.state_dict(), "scaler": precision.scaler.state_dict()}
                 checkpoints.save(resume, model=weights, step=step, sums=sums.cpu(), **state)
         sums = sums * (ranks.rank() == 0)
-        since = time.monotonic()
+        if step in taken:
+            since, seen_before = time.monotonic(), 0
         return loss / max(seen, 1)
 
     if step == 0:

@@ -53,6 +53,12 @@ def parse():
     )
     parser.add_argument("--per-class", type=int, help="training images a class for --prototypes train (default: all)")
     parser.add_argument(
+        "--dtype",
+        choices=["float16", "float32"],
+        default="float16",
+        help="of stored probabilities; float16 has none between 0 and 6e-8",
+    )
+    parser.add_argument(
         "--round", type=int, metavar="DIGITS", help="round probabilities; 5 as published: smaller files"
     )
     parser.add_argument("--overwrite", action="store_true", help="make anew what was made with other settings")
@@ -108,6 +114,7 @@ def main():
                 "samples_sha256": digest(dataset.val.ids),
                 "labels_sha256": digest(dataset.val.labels),
                 "training": settings,
+                "dtype": args.dtype,
                 "decimals": args.round,
                 "versions": versions("torch", "torchvision", "timm", "numpy", "h5py") | {"device": str(device)},
             }
@@ -226,7 +233,7 @@ def imprint_run(folder, paths, record, dataset, folds, device, args):
         content = sources[index].load()
         checkpoints.load_features(network, checkpoints.weights(content, sources[index].name), sources[index].name)
         wanted = [rule for rule, writer in writers.items() if index in writer.missing]
-        P = {rule: np.empty((len(val), len(dataset.classes)), np.float16) for rule in wanted}
+        P = {rule: np.empty((len(val), len(dataset.classes)), args.dtype) for rule in wanted}
         loss, place = dict.fromkeys(wanted, 0.0), 0
         try:
             with torch.inference_mode():
