@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms import RandomResizedCrop
 
 from info_geometry.script import InputError, shown
 from supervised_imagenet import networks
+from supervised_imagenet.images import FAULTS
 
 
 class Request(NamedTuple):
@@ -147,7 +147,7 @@ class _Views(torch.utils.data.Dataset):
         path = self.paths[index]
         try:
             return view(path, size, self.crop, key).permute(1, 2, 0), index
-        except (OSError, RuntimeError, ValueError) as error:
+        except FAULTS as error:
             # raised in the worker it would arrive as text
             return InputError(f"{shown(path)}: not a readable image ({error}); prepare the images again")
 
@@ -162,22 +162,31 @@ def _stacked(items):
 
 def view(path, size, crop, key=None):
     """The JPEG image at `path` as (3, size, size) uint8: its centre (see `OnDisk`), or, with a key, what that draws."""
-    # on images of this size torchvision decodes and PyTorch resizes in two thirds of the time that Pillow takes
-    image = decode_jpeg(read_file(str(path)), ImageReadMode.RGB)
+    from PIL import Image
+
     flip = False
-    if key is None:
-        height = width = round(crop * min(image.shape[1:]))
-        top, left = ((length - height) // 2 for length in image.shape[1:])
-    else:
-        (top, left, height, width), flip = _random_crop(image, key)
-    part = image[None, :, top : top + height, left : left + width]
+    with Image.open(path) as image:
+        whole = np.array(image.size[::-1])
+        if key is None:
+            shape = np.repeat(round(crop * whole.min()), 2)
+            corner = (whole - shape) // 2
+        else:
+            corner, shape, flip = _random_crop(image, key)
+            # decoded at 1/2, 1/4 or 1/8 of its size where that suffices; what is half a pixel to a random crop
+            image.draft("RGB", tuple(int(length) for length in np.ceil(whole * size / shape)[::-1]))
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    scale = np.array(pixels.shape[1:]) / whole
+    (top, left), (height, width) = (np.rint(values * scale).astype(int) for values in (corner, shape))
+    part = pixels[None, :, top : top + max(height, 1), left : left + max(width, 1)]
+    # PyTorch resizes bytes in less time than Pillow
     found = F.interpolate(part, (size, size), mode="bilinear", antialias=True)[0]
     return found.flip(2) if flip else found
 
 
 def _random_crop(image, key):
+    """Corner (top, left), shape (height, width) and whether to flip."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         box = RandomResizedCrop.get_params(image, scale=(0.08, 1), ratio=(3 / 4, 4 / 3))
         flip = bool(torch.rand(()) < 0.5)
-    return box, flip
+    return np.array(box[:2]), np.array(box[2:]), flip

@@ -5,6 +5,7 @@ features (B, F) that the last layer sees, and `get_classifier()` is that layer.
 """
 
 import contextlib
+import os
 import re
 
 import torch
@@ -104,7 +105,8 @@ def device(name=None):
     if not re.fullmatch(r"cpu|cuda(:\d+)?", chosen):
         raise InputError(f"--device {chosen}: must be cpu, cuda, or cuda:<number>")
     try:
-        torch.zeros(1, device=chosen)
+        # of several processes each is to touch its own GPU only
+        torch.zeros(1, device=f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if chosen == "cuda" else chosen)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {chosen}: not on this machine ({_line(error)}); cpu always is") from error
     torch.use_deterministic_algorithms(torch.device(chosen).type == "cpu")

@@ -179,41 +179,52 @@ def foreign_settings(args, dataset):
 def imprint_run(folder, paths, record, dataset, folds, device, args):
     """Predictions of every checkpoint in `folder`, or of --weights, by each rule to its file, {rule: path}."""
     import numpy as np
-    import torch
-    from tqdm import tqdm
 
-    from supervised_imagenet import batches, checkpoints, imprinting, networks
+    from supervised_imagenet import checkpoints, imprinting
 
-    settings, val = record["training"], dataset.val
-    sources = checkpoints.sources(args.weights or folder, settings["arch"], settings["size"][0])
-    n_source = None
+    training, train, val = record["training"], dataset.train, dataset.val
+    sources = checkpoints.sources(args.weights or folder, training["arch"], training["size"][0])
+    prototypes_from = np.arange(0)
     if "train" in args.prototypes:
-        per_class = args.per_class or len(dataset.train)
-        chosen = imprinting.sample(dataset.train.labels, dataset.train.ids, per_class)
-        n_source = len(chosen)
+        prototypes_from = imprinting.sample(train.labels, train.ids, args.per_class or len(train))
     writers = {}
     for rule, path in paths.items():
         imprinted = {"rule": rule.kind, "temperature": rule.temperature, "prototypes": rule.prototypes}
         imprinted["folds"] = int(folds.max()) + 1 if rule.prototypes == "crossfit" else 1
         if rule.prototypes == "train":
-            imprinted["train_images"] = n_source
+            imprinted["train_images"] = len(prototypes_from)
         ids = [source.id for source in sources]
         writers[rule] = Writer(path, record | {"imprinting": imprinted}, ids, args.overwrite, val.ids)
-    missing = sorted(set().union(*(writer.missing for writer in writers.values())))
     ranks.wait()  # all have looked
     if ranks.rank() == 0:
         for writer in writers.values():
             writer.begin()
     ranks.wait()
+    if any(writer.missing for writer in writers.values()):
+        imprint_missing(sources, writers, record, dataset, folds, prototypes_from, device, args)
+    ranks.wait()  # all have written
+    if ranks.rank() == 0:
+        for writer in writers.values():
+            writer.finish()
 
-    networks.check(settings["arch"], settings["size"])
-    network = networks.create(settings["arch"], 0, settings["size"][0]).to(device).eval()
+
+def imprint_missing(sources, writers, record, dataset, folds, prototypes_from, device, args):
+    """Predictions of the checkpoints that writers miss, which the processes share."""
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+
+    from supervised_imagenet import batches, checkpoints, imprinting, networks
+
+    training, train, val = record["training"], dataset.train, dataset.val
+    networks.check(training["arch"], training["size"])
+    network = networks.create(training["arch"], 0, training["size"][0]).to(device).eval()
     precision = networks.Precision(
         network, device, args.precision or ("float16" if device.type == "cuda" else "float32")
     )
 
     def features_of(split, indices=None):
-        images = batches.of(dataset, split, settings, device, args.workers)
+        images = batches.of(dataset, split, training, device, args.workers)
 
         def features(skip):
             for x in images.ordered(args.batch_size, skip, indices):
@@ -221,8 +232,10 @@ def imprint_run(folder, paths, record, dataset, folds, device, args):
 
         return features
 
-    val_features = features_of(val)
-    source = (features_of(dataset.train, chosen), dataset.train.labels[chosen]) if n_source else None
+    val_features, source = features_of(val), None
+    if len(prototypes_from):
+        source = features_of(train, prototypes_from), train.labels[prototypes_from]
+    missing = sorted(set().union(*(writer.missing for writer in writers.values())))
     bar = tqdm(
         total=len(sources),
         initial=len(sources) - len(missing),
@@ -242,7 +255,8 @@ def imprint_run(folder, paths, record, dataset, folds, device, args):
                         part = slice(place, place + len(log_p))
                         p = log_p.exp().cpu().numpy()
                         P[rule][part] = p if args.round is None else p.round(args.round)
-                        loss[rule] -= log_p[range(len(log_p)), val.labels[part]].sum().item()
+                        true = torch.as_tensor(val.labels[part], device=device)[:, None]
+                        loss[rule] -= log_p.gather(1, true).sum().item()
                     place = part.stop
         except FloatingPointError as error:
             raise InputError(f"{shown(sources[index].name)}: {error}") from error
@@ -257,10 +271,6 @@ def imprint_run(folder, paths, record, dataset, folds, device, args):
             )
         bar.update(min(ranks.count(), bar.total - bar.n))
     bar.close()
-    ranks.wait()  # all have written
-    if ranks.rank() == 0:
-        for writer in writers.values():
-            writer.finish()
 
 
 def number_in(content, key, default):
