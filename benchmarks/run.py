@@ -17,7 +17,6 @@ from pathlib import Path
 
 import h5py
 import hdf5plugin
-import images_from_disk
 import numpy as np
 from scipy.optimize import minimize_scalar
 from tqdm import tqdm
@@ -347,6 +346,8 @@ def table(head, rows):
 
 
 def main():
+    import images_from_disk  # here, since parts of this file run elsewhere
+
     start = time.perf_counter()
     bar = tqdm(total=len(SIZES) + 8, desc="benchmark", disable=None)
 

@@ -183,7 +183,9 @@ def progress_figure(path, tasks, progress):
         panel.set_xscale("symlog", linthresh=1)
         panel.xaxis.set_major_formatter("{x:.0f}")
         known = all("epoch" in t.columns for t in progress)
-        panel.set(xlabel="epoch" if known else "checkpoint", ylabel="progress", xlim=(0, None), ylim=(0, 1))
+        panel.set(xlabel="epoch" if known else "checkpoint", ylabel="progress", xlim=(0, None))
+        # near uniform predictions make little progress, which is to be seen all the same
+        panel.set_ylim(0, 1 if max(map(np.max, progress.values())) > 0.25 else None)
         figure.legend(loc="outside right center", title="task")
         return _save(figure, path)
 

@@ -435,10 +435,12 @@ def print_summary(tasks, measured, summary):
 
 def print_matrix(tasks, values):
     """Values between tasks, times 1000, as a matrix."""
-    print(f"{'':<14}" + "".join(f"{task:>12}" for task in tasks))
+    width = max(12, 2 + max(map(len, tasks)))
+    print(f"{'':<{width + 2}}" + "".join(f"{task:>{width}}" for task in tasks))
     for a in tasks:
         row = [values.get((a, b), values.get((b, a))) for b in tasks]
-        print(f"{a:<14}" + "".join(f"{'-':>12}" if d is None else f"{1000 * d:>12.4f}" for d in row))
+        cells = ("-" if d is None else f"{1000 * d:.4f}" for d in row)
+        print(f"{a:<{width + 2}}" + "".join(f"{cell:>{width}}" for cell in cells))
 
 
 def number(x):

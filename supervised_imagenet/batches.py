@@ -35,7 +35,7 @@ class _Batches:
 
     def normalised(self, images):
         """(B, channels, S, S) uint8 to float32 of mean 0 and standard deviation 1."""
-        return images * self.scale - self.shift
+        return images.float().mul_(self.scale).sub_(self.shift)
 
 
 class InMemory(_Batches):
@@ -174,7 +174,7 @@ def view(path, size, crop, key=None):
             corner, shape, flip = _random_crop(image, key)
             # decoded at 1/2, 1/4 or 1/8 of its size where that suffices; what is half a pixel to a random crop
             image.draft("RGB", tuple(int(length) for length in np.ceil(whole * size / shape)[::-1]))
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.array(image if image.mode == "RGB" else image.convert("RGB"))).permute(2, 0, 1)
     scale = np.array(pixels.shape[1:]) / whole
     (top, left), (height, width) = (np.rint(values * scale).astype(int) for values in (corner, shape))
     part = pixels[None, :, top : top + max(height, 1), left : left + max(width, 1)]
