@@ -229,8 +229,9 @@ def _check_comparable(trajectories, force):
             ("samples_sha256", "predicts other samples than {}"),
             ("labels_sha256", "predicts other labels than {}"),
             ("imprinting", "was imprinted by another rule than {}; --force compares them all the same"),
+            ("view", "was made from other views of the images than {}; --force compares them all the same"),
         ):
-            if key not in t.record or (force and key == "imprinting"):
+            if key not in t.record or (force and key in ("imprinting", "view")):
                 continue
             value, other = known.setdefault(key, (t.record[key], t))
             if t.record[key] != value:

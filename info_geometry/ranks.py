@@ -1,6 +1,7 @@
 """Several processes that share the samples of one computation, started by torchrun; one process without it."""
 
 import contextlib
+import datetime
 import os
 import sys
 
@@ -32,7 +33,9 @@ def joined(device="cpu"):
         yield device
         return
     try:
-        torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+        # one may wait long for another's share of the work; where one fails, torchrun ends all
+        week = datetime.timedelta(days=7)
+        torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=week)
     except (RuntimeError, ValueError) as error:
         place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -117,6 +120,13 @@ def spread(tensors):
     group = _group()
     for tensor in tensors if group else ():
         group.broadcast(tensor, 0)
+
+
+def agree(number, path):
+    """Raise InputError unless all processes have found the same number in `path`, as on several machines they may
+    not."""
+    if least(number) != number:
+        raise InputError(f"{path}: the processes do not see the same files there; start again when they do")
 
 
 def wait():

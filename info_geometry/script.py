@@ -60,15 +60,23 @@ def replacing(path):
     path = Path(path)
     partial = _partial(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise InputError(f"cannot write {path}: {reason}; make room or choose another folder") from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            os.replace(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Turn a failure to write into the InputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise InputError(f"cannot write {path}: {reason}; make room or choose another folder") from error
 
 
 def _partial(path):

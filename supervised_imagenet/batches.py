@@ -5,17 +5,17 @@ them cropped and flipped at random as `Request`s ask. All that is random in a re
 does not matter who fulfils it, and when.
 """
 
-import os
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from info_geometry.script import InputError, shown
 from supervised_imagenet import networks
-from supervised_imagenet.images import FAULTS
+from supervised_imagenet.images import FAULTS, share_of_cores
 
 
 class Request(NamedTuple):
@@ -100,7 +100,7 @@ class OnDisk(_Batches):
     def __init__(self, split, statistics, device, size, crop, workers=None):
         super().__init__(split, statistics, device)
         self.size, self.crop = size, crop
-        self.workers = _share_of_cores() if workers is None else workers
+        self.workers = share_of_cores() if workers is None else workers
 
     def ordered(self, batch_size, skip=0, indices=None):
         """Images (B, 3, size, size) of all samples, or of those at `indices`, without the first `skip` batches."""
@@ -115,7 +115,7 @@ class OnDisk(_Batches):
 
     def _loaded(self, batches):
         loader = torch.utils.data.DataLoader(
-            _Views(self.split.paths, self.crop),
+            _Views(self.split, self.crop),
             batch_sampler=batches,
             num_workers=self.workers,
             collate_fn=_stacked,
@@ -130,21 +130,16 @@ class OnDisk(_Batches):
             yield self.normalised(images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)), indices
 
 
-def _share_of_cores():
-    """Processors for each of the processes that torchrun has started on this machine."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-
-
 class _Views(torch.utils.data.Dataset):
-    """What workers see: paths, and how to read the image at one of them."""
+    """What workers see: where images are, and how to read one of them."""
 
-    def __init__(self, paths, crop):
-        self.paths, self.crop = paths, crop
+    def __init__(self, split, crop):
+        # bytes in one array: a million strings would be copied to each worker as it counts references to them
+        self.root, self.ids, self.crop = str(split.root), np.array([id.encode() for id in split.ids]), crop
 
     def __getitem__(self, wanted):
         index, size, key = wanted
-        path = self.paths[index]
+        path = f"{self.root}/{self.ids[index].decode()}"
         try:
             return view(path, size, self.crop, key).permute(1, 2, 0), index
         except FAULTS as error:
@@ -162,8 +157,6 @@ def _stacked(items):
 
 def view(path, size, crop, key=None):
     """The JPEG image at `path` as (3, size, size) uint8: its centre (see `OnDisk`), or, with a key, what that draws."""
-    from PIL import Image
-
     flip = False
     with Image.open(path) as image:
         whole = np.array(image.size[::-1])

@@ -9,7 +9,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from info_geometry.script import REPOSITORY, InputError, shown, unknown
 from supervised_imagenet import wordnet
 
 NAMES = ("digits", "cifar10", "cifar100", "imagenet", "imagefolder")
+FOLDERS = {"imagenet": 0, "imagefolder": 32}  # those that are trees of files, and their --size by default
 MANIFEST = "manifest.npz"
 
 
@@ -27,7 +28,11 @@ class Split:
     labels: np.ndarray  # (N,) int64
     ids: list[str]  # what each sample is called, whatever its place in the array
     decode: Callable[[], np.ndarray] | None = None
-    paths: list[Path] = field(default_factory=list)  # where images are files
+    root: Path | None = None  # where images are files, which their ids name
+
+    @property
+    def paths(self):
+        return [self.root / id for id in self.ids]
 
     @cached_property
     def images(self):
@@ -97,9 +102,21 @@ def check_arguments(args):
             raise InputError(f"--{option} {name}: goes with --dataset {dataset}")
         if args.dataset == dataset and not re.fullmatch(r"[A-Za-z0-9-]+", name or "") and (name or option == "name"):
             raise InputError(f"--{option} {name!r}: the name must be of letters, digits and hyphens")
-    if args.dataset in ("imagefolder", "imagenet") and args.size is not None and args.size and args.size < 8:
+        if name in NAMES:
+            raise InputError(f"--{option} {name}: is the name of another dataset; choose one of your own")
+    if args.dataset not in FOLDERS and (args.size is not None or args.skip_corrupt):
+        option = "--skip-corrupt" if args.size is None else f"--size {args.size}"
+        raise InputError(f"{option}: goes with --dataset {' or '.join(FOLDERS)}, whose images are files")
+    if args.size and args.size < 8:
         raise InputError(f"--size {args.size}: images need 8 pixels or more, or 0 to stay on disk")
+    if args.skip_corrupt and on_disk(args):
+        raise InputError("--skip-corrupt: prepare_imagenet.py --skip-corrupt leaves images out that stay on disk")
     return args.name or args.subset or args.dataset
+
+
+def on_disk(args):
+    """Whether the chosen dataset's images stay on disk until they are wanted."""
+    return args.dataset in FOLDERS and not (FOLDERS[args.dataset] if args.size is None else args.size)
 
 
 def family_of(args):
@@ -114,15 +131,17 @@ def load(args):
         return _digits()
     if args.dataset in ("cifar10", "cifar100"):
         return _cifar(name, args.data_dir)
-    size = (32 if args.dataset == "imagefolder" else 0) if args.size is None else args.size
+    size = FOLDERS[args.dataset] if args.size is None else args.size
     return _folders(name, family_of(args), args.data_dir, size, bool(args.subset), args.skip_corrupt)
 
 
 def class_names(args):
-    """The classes of the chosen dataset; those of ImageNet are known without its images."""
-    if args.dataset == "imagenet" and not args.subset:
+    """The classes of the chosen dataset, for which ImageNet's images need not be there, nor prepared."""
+    if args.dataset != "imagenet":
+        return load(args).classes
+    if not args.subset:
         return wordnet.load().classes
-    return load(args).classes
+    return check_classes(_subfolders(args.data_dir / "train"), args.data_dir / "train", is_subset=True)
 
 
 def _digits():
@@ -228,9 +247,8 @@ def _files(folder, classes):
         listed = make_dataset(folder, {name: label for label, name in enumerate(classes)}, IMG_EXTENSIONS)
     except OSError as error:
         raise InputError(f"{shown(folder)}: not a tree of <class>/<image> ({error})") from error
-    paths = [Path(path) for path, _ in listed]
     labels = np.array([label for _, label in listed], dtype=np.int64)
-    return Split(labels, [str(path.relative_to(folder)) for path in paths], paths=paths)
+    return Split(labels, [os.path.relpath(path, folder) for path, _ in listed], root=folder)
 
 
 def read_manifest(data_dir):
@@ -247,14 +265,14 @@ def read_manifest(data_dir):
                 labels = manifest[f"{split}_labels"].astype(np.int64)
                 if len(labels) != len(ids) or not ((labels >= 0) & (labels < len(classes))).all():
                     raise ValueError(f"labels of {split} do not fit its images and classes")
-                splits.append(Split(labels, ids, paths=[data_dir / split / id for id in ids]))
+                splits.append(Split(labels, ids, root=data_dir / split))
     except Exception as error:  # whatever the bytes of a file that is no manifest may lead to
         raise InputError(f"{shown(path)}: not a manifest of images ({error}); prepare the images again") from error
     return classes, *splits
 
 
 def _check_memory(n_images, size, data_dir):
-    needed = n_images * 3 * size**2
+    needed = n_images * 3 * size**2 * int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # each process has them
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > 0.8 * memory:
         raise InputError(
@@ -280,5 +298,5 @@ def _decode(split, size, title, skip_corrupt):
         )
     kept = np.setdiff1d(np.arange(len(found)), corrupt)
     found, split.labels = found[kept], split.labels[kept]
-    split.ids, split.paths = ([values[i] for i in kept] for values in (split.ids, split.paths))
+    split.ids = [split.ids[i] for i in kept]
     split.decode = lambda: found

@@ -82,21 +82,27 @@ class Rule(NamedTuple):
     temperature: float = 1.0
 
 
-def predict(features, means, folds, kind="euclidean", temperature=1.0):
-    """Log-probabilities (B, C) in float64 from features (B, F), prototypes (K, C, F) and each sample's fold (B,).
+def last_layer(means, rule):
+    """Weights (K, C, F) and bias (K, C) of the last layers that prototypes (K, C, F) are imprinted as.
 
-    euclidean: log softmax_c(-||f - m_c||^2 / temperature); cosine: log softmax_c(<f, m_c> / (|f| |m_c|) / temperature).
+    euclidean: -||f - m_c||^2 / temperature, but for |f|^2, which is the same for all classes, so that softmax does not
+    see it; cosine: <f, m_c> / (|f| |m_c|) / temperature, for features of length one.
     """
+    if rule.kind == "cosine":
+        return F.normalize(means, dim=-1) / rule.temperature, means.new_zeros(means.shape[:2])
+    return 2 * means / rule.temperature, -means.square().sum(-1) / rule.temperature
+
+
+def predict(features, weights, bias, folds, kind):
+    """Log-probabilities (B, C) in float64 from features (B, F), last layers and each sample's fold (B,)."""
     features = features.double()
-    logits = torch.empty(len(features), means.shape[1], dtype=torch.float64, device=features.device)
     if kind == "cosine":
-        features, means = F.normalize(features, dim=-1), F.normalize(means, dim=-1)
+        features = F.normalize(features, dim=-1)
+    logits = torch.empty(len(features), weights.shape[1], dtype=torch.float64, device=features.device)
     for fold in folds.unique():
-        inside, mean = folds == fold, means[fold]
-        logits[inside] = features[inside] @ mean.T
-        if kind == "euclidean":  # |f|^2 is the same for all classes, so that softmax does not see it
-            logits[inside] = 2 * logits[inside] - mean.square().sum(-1)
-    return torch.log_softmax(logits / temperature, dim=-1)
+        inside = folds == fold
+        logits[inside] = features[inside] @ weights[fold].T + bias[fold]
+    return torch.log_softmax(logits, dim=-1)
 
 
 def imprint(batches, labels, n_classes, rules, folds=None, source=None):
@@ -130,9 +136,9 @@ def imprint(batches, labels, n_classes, rules, folds=None, source=None):
             means["crossfit"] = prototypes(sums.sum(0) - sums, counts.sum(0) - counts)
         if "val" in wanted:
             means["val"] = prototypes(sums.sum(0, keepdim=True), counts.sum(0, keepdim=True))
-    start = 0
+    layers, start = {rule: last_layer(means[rule.prototypes], rule) for rule in rules}, 0
     for features in itertools.chain(kept, batches(len(kept))):
         stop = start + len(features)
         parts = {name: torch.as_tensor(fold_of[name][start:stop], device=features.device) for name in wanted}
-        yield {r: predict(features, means[r.prototypes], parts[r.prototypes], r.kind, r.temperature) for r in rules}
+        yield {rule: predict(features, *layers[rule], parts[rule.prototypes], rule.kind) for rule in rules}
         start = stop

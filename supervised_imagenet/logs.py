@@ -3,7 +3,7 @@
 import contextlib
 import json
 
-from info_geometry.script import InputError, replacing
+from info_geometry.script import InputError, replacing, writing
 
 
 class Log:
@@ -14,10 +14,10 @@ class Log:
         kept = [row for row in read(folder) if row["step"] <= step]
         with replacing(self.path) as partial:
             partial.write_text("".join(map(_line, kept)))
-        self.board = _board(folder, step) if tensorboard else None
+        self.board = summary_writer()(folder / "tensorboard", purge_step=step + 1) if tensorboard else None
 
     def write(self, row):
-        with open(self.path, "a") as file:
+        with writing(self.path), open(self.path, "a") as file:
             file.write(_line(row))
         if self.board:
             for name, value in row.items():
@@ -38,9 +38,10 @@ def _line(row):
     return json.dumps(row) + "\n"
 
 
-def _board(folder, step):
+def summary_writer():
+    """TensorBoard's class; raises InputError where it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise InputError("--tensorboard: tensorboard is not installed; pip install tensorboard") from None
-    return SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+    return SummaryWriter

@@ -118,7 +118,13 @@ def precision_on(device, name="auto"):
     """The precision that `auto` is on a device: on a GPU the half that it is made for, on the CPU float32."""
     if name != "auto":
         return name
-    return "float32" if device.type == "cpu" else "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return (
+        "float32"
+        if device.type == "cpu"
+        else "bfloat16"
+        if torch.cuda.is_bf16_supported(including_emulation=False)
+        else "float16"
+    )
 
 
 class Precision:
@@ -153,6 +159,18 @@ def memory_suffices(device, way_out):
         yield
     except torch.OutOfMemoryError as error:
         raise InputError(f"the memory of {device} does not suffice ({_line(error)}); {way_out}") from error
+
+
+@contextlib.contextmanager
+def compiler_works():
+    """Turn a failure of torch.compile into the sentence that says what to do."""
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import CppCompileError
+
+    try:
+        yield
+    except (TorchDynamoException, CppCompileError) as error:
+        raise InputError(f"--compile: torch.compile failed ({_line(error)}); leave it out") from error
 
 
 def features(network, images):

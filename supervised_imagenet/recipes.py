@@ -3,6 +3,7 @@
 import math
 
 from info_geometry.script import InputError, unknown
+from supervised_imagenet import datasets
 
 IN_MEMORY = {
     "parts": 1,  # of a batch, over which norms are taken; processes share them
@@ -90,7 +91,7 @@ OPTIONS = {
     "grow_from": (float, 0, math.inf, "epoch from which the side grows"),
     "grow_until": (float, 0, math.inf, "epoch until which it grows"),
     "eval_size": (int, 32, math.inf, "side of images that are evaluated and imprinted"),
-    "eval_crop": (float, 0.01, 1.01, "part of the shorter side that they show"),
+    "eval_crop": (float, 0.01, math.nextafter(1, 2), "part of the shorter side that they show, at most 1"),
     "flip_average": (bool, None, None, "evaluate the mirror image too"),
     "dense_epochs": (int, 0, math.inf, "epochs with five checkpoints each"),
     "max_images": (int, 2, math.inf, "in an epoch, and in an evaluation"),
@@ -116,7 +117,7 @@ def add_arguments(parser):
 
 def chosen(args):
     """The recipe that the options choose, {name: value}; raises InputError for values that make no sense."""
-    on_disk = (args.dataset == "imagenet" and not args.size) or args.size == 0
+    on_disk = datasets.on_disk(args)
     name = args.recipe or ("rn50_40_epochs" if on_disk else DEFAULT.get(args.dataset, "tiny"))
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)

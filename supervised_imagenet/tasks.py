@@ -6,6 +6,7 @@ of WordNet, which `wordnet:<word or synset>` names without a file. Two tasks nee
 which the labels of the training images are shuffled among the images, once a seed.
 """
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,13 @@ def check_name(name, family):
         raise unknown(f"task of {family}", name, names(family))
 
 
+def run_name(name):
+    """What the runs of a task are called, whether it is given as a name, a file or a synset."""
+    if name.startswith(WORDNET):
+        return wordnet.load().name_of(wordnet.load().find(name.removeprefix(WORDNET)))
+    return Path(name).stem if name.endswith(".json") else name
+
+
 def find(name, family, class_names):
     """The task called `name`, or in the file `name` if that ends with .json, of a dataset with these classes.
 
@@ -67,7 +75,7 @@ def find(name, family, class_names):
     if name.startswith(WORDNET):
         hierarchy = wordnet.load()
         synset = hierarchy.find(name.removeprefix(WORDNET))
-        return _of_imagenet(hierarchy.name_of(synset), hierarchy.members[synset], class_names)
+        return _of_imagenet(run_name(name), hierarchy.members[synset], class_names)
     path = Path(name) if name.endswith(".json") else FOLDER / family / f"{name}.json"
     if family != "imagenet":
         return Task(path.stem, _labels(path, _read(path), family, len(class_names)))
@@ -76,8 +84,10 @@ def find(name, family, class_names):
 
 def listed(family, class_names):
     """Lines that say which tasks there are, with the number of their classes; ImageNet's also from WordNet."""
-    chosen = [find(name, family, class_names) for name in names(family)]
-    lines = [f"{task.name:32} {len(task.labels)}" for task in chosen]
+    lines = []
+    for name in names(family):
+        with contextlib.suppress(InputError):  # of which a subset has too few classes
+            lines.append(f"{name:32} {len(find(name, family, class_names).labels)}")
     if family == "imagenet":
         hierarchy, here = wordnet.load(), set(class_names)
         counts = {s: sum(hierarchy.classes[c] in here for c in m) for s, m in hierarchy.members.items()}

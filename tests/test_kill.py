@@ -62,8 +62,10 @@ def files_names(folder):
         (20, ["--task", "even", "randomlab"]),
         # 250 steps an epoch, in which there is no checkpoint, but a state to go on from is saved
         (2, ["--task", "all", "--dense-epochs", 0, "--batch-size", 4, "--augmentation", "shift"]),
+        # whose scaler changes with what it has seen
+        (8, ["--task", "even", "--precision", "float16"]),
     ],
-    ids=["checkpoints", "between checkpoints"],
+    ids=["checkpoints", "between checkpoints", "float16"],
 )
 def test_training(tmp_path, kills, epochs, recipe):
     def command(place):

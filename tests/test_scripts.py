@@ -356,6 +356,13 @@ def test_a_place_that_is_no_folder(folders, call, tmp_path):
         (["--dataset", "imagenet", "--recipe", "tiny"], "goes with images in memory"),
         (["--parts", "30"], "--parts 30: leave less than two images"),
         (["--subset", "mine"], "--subset mine: goes with --dataset imagenet"),
+        (["--size", "0"], "--size 0: goes with --dataset imagenet or imagefolder"),
+        (["--skip-corrupt"], "--skip-corrupt: goes with --dataset imagenet or imagefolder"),
+        (["--dataset", "imagenet", "--skip-corrupt"], "prepare_imagenet.py --skip-corrupt"),
+        (["--dataset", "imagefolder", "--name", "imagenet"], "is the name of another dataset"),
+        (["--dataset", "imagenet", "--eval-crop", "1.005"], "--eval-crop 1.005: must be at least 0.01"),
+        (["--workers", "-1"], "--workers and seeds are whole numbers from 0"),
+        (["--parts", "25", "--max-images", "40"], "its 40 images do not make 25 parts of two"),
         (["--dataset", "imagenet", "--task", "wordnet:crane"], "'crane' is no task"),
         (["--smoothing", "1"], "--smoothing 1.0: must be at least 0 and below 1"),
         (["--dataset", "imagefolder", "--name", "a_b"], "letters, digits and hyphens"),
@@ -375,7 +382,11 @@ def test_faults_of_imprinting(refused, tmp_path):
     run = tmp_path / "digits_even" / "0"
     run.mkdir(parents=True)
     (run / "settings.json").write_text('{"arch": "cnn", "size": [1, 8, 8]}')
-    assert "even/0: holds no checkpoints" in refused(STORE, *checkpoints)
+    assert "holds no runs of digits" in refused(STORE, *checkpoints)
+    assert "even/0: holds no checkpoints" in refused(
+        STORE, "--run-folder", run, "--arch", "cnn", "--task", "x", "--seed", 0, "--predictions", tmp_path / "p"
+    )
+    (run / "checkpoint_000.pt").write_text("")
     assert "did you mean even?" in refused(STORE, *checkpoints, "--task", "eve")
     assert "task even has no run with seed 1" in refused(STORE, *checkpoints, "--seed", "1")
     (run / "checkpoint_000.pt").write_text("no checkpoint")

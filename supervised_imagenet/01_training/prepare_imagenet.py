@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from info_geometry.predictions import differing_file
-from info_geometry.script import InputError, replacing, run, shown, versions
+from info_geometry.script import InputError, replacing, run, shown, versions, writing
 from supervised_imagenet import datasets
 
 
@@ -91,7 +91,8 @@ def prepare(split, target, hashes, args):
 
     ids = [id if id.lower().endswith((".jpg", ".jpeg")) else f"{id}.jpg" for id in split.ids]
     for folder in sorted({(target / id).parent for id in ids}):
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     jobs = [
         (path, target / id, hashes.get(id.encode()), args.longest_side, args.quality)
         for path, id in zip(split.paths, ids, strict=True)
@@ -126,20 +127,19 @@ def prepare_one(job):
     from supervised_imagenet import images
 
     source, target, expected, longest, quality = job
-    if target.exists():
+    with contextlib.suppress(*images.FAULTS):  # it is not there, or not an image
         data = target.read_bytes()
         digest = hashlib.sha256(data).digest()
-        with contextlib.suppress(*images.FAULTS):
-            if expected in (None, digest):
-                with Image.open(io.BytesIO(data)) as image:
-                    return image.size, len(data), digest
+        if expected in (None, digest):
+            with Image.open(io.BytesIO(data)) as image:
+                return image.size, len(data), digest
     try:
         data = source.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
             small = image.format == "JPEG" and image.mode == "RGB" and max(image.size) <= longest
             image.draft("RGB", (2 * longest, 2 * longest))  # no finer than needed
             found = images.as_rgb(image)
-    except (*images.FAULTS, Image.DecompressionBombError) as error:
+    except images.FAULTS as error:
         return f"{shown(source)} ({error})"
     found.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     if not small:

@@ -43,8 +43,8 @@ def parse():
     parser.add_argument("--tensorboard", action="store_true", help="log for TensorBoard, too")
     recipes.add_arguments(parser)
     args = parser.parse_args()
-    if min(args.seed) < 0:
-        parser.error("seeds are whole numbers from 0")
+    if min(args.seed) < 0 or (args.workers or 0) < 0:
+        parser.error("--workers and seeds are whole numbers from 0")
     return args
 
 
@@ -63,9 +63,13 @@ def main():
     import torch
 
     from supervised_imagenet import batches, checkpoints, networks
+    from supervised_imagenet.logs import summary_writer
 
+    if args.tensorboard:
+        summary_writer()
     shape = (3, recipe["eval_size"], recipe["eval_size"]) if dataset.on_disk else dataset.shape
-    networks.check(recipe["arch"], shape)
+    for size in {shape[1], *(recipe[key] for key in ("first_size", "last_size") if key in recipe)}:
+        networks.check(recipe["arch"], (shape[0], size, size))
     start = checkpoints.Start(args.weights, recipe["arch"], shape[0]) if args.weights else None
     root = args.checkpoints or REPOSITORY / "checkpoints" / ("smoke" if args.smoke else "")
     with ranks.joined(str(networks.device(args.device))) as device:
@@ -76,9 +80,12 @@ def main():
                 f"{ranks.count()} processes cannot share batches of {recipe['parts']} parts, over each of which norms "
                 f"are taken; --parts {ranks.count()} gives them one each"
             )
-        train_images, val_images = (
-            batches.of(dataset, split, recipe, device, args.workers) for split in (dataset.train, dataset.val)
-        )
+        for task in chosen:
+            size_of_parts(task, dataset.train.labels, recipe)
+        with networks.memory_suffices(device, "choose a smaller --size, or --size 0"):
+            train_images, val_images = (
+                batches.of(dataset, split, recipe, device, args.workers) for split in (dataset.train, dataset.val)
+            )
         for task, seed in itertools.product(chosen, args.seed):
             folder = checkpoints.run_folder(root, name, task.name, seed)
             settings = {
@@ -99,10 +106,22 @@ def main():
                 say(task)
                 begin(folder, settings, args.overwrite)
             ranks.wait()
-            with networks.memory_suffices(device, "lower --batch-size, or raise --parts"):
+            with networks.memory_suffices(device, "lower --batch-size, or raise --parts"), networks.compiler_works():
                 train(folder, settings, task, train_images, val_images, start, args)
             if ranks.rank() == 0:
                 print(shown(folder))
+
+
+def size_of_parts(task, labels, recipe):
+    """Images in an epoch of a task, and in a part of its batches; raises InputError where these are too few."""
+    n_images = len(task.select(labels, seed=0)[0])
+    n_images = min(n_images, recipe["max_images"] or n_images)
+    part_size = min(recipe["batch_size"], n_images) // recipe["parts"]
+    if part_size < 2:
+        raise InputError(
+            f"task {task.name}: its {n_images} images do not make {recipe['parts']} parts of two; lower --parts"
+        )
+    return n_images, part_size
 
 
 def say(task):
@@ -151,10 +170,7 @@ def train(folder, settings, task, train_images, val_images, start, options):
 
     seed, n_parts, device = settings["seed"], settings["parts"], train_images.device
     indices, targets = task.select(train_images.split.labels, seed)
-    n_images = min(len(indices), settings["max_images"] or len(indices))
-    part_size = min(settings["batch_size"], n_images) // n_parts
-    if part_size < 2:
-        raise InputError(f"task {task.name}: {n_images} images do not make {n_parts} parts of two; lower --parts")
+    n_images, part_size = size_of_parts(task, train_images.split.labels, settings)
     batch_size = n_parts * part_size
     steps_per_epoch = n_images // batch_size  # the rest of an epoch comes up in others
     taken = checkpoints.schedule(settings["epochs"], steps_per_epoch, settings["dense_epochs"])
@@ -192,12 +208,14 @@ def train(folder, settings, task, train_images, val_images, start, options):
         optimizer.load_state_dict(state["optimizer"])
         precision.scaler.load_state_dict(state["scaler"])
         step, sums = state["step"], state["sums"]
+    ranks.agree(-1 if finished else step, shown(folder))
     ranks.wait()  # all have read what the first will replace
     if finished:
         resume.unlink(missing_ok=True)
         return
 
-    log = Log(folder, step, options.tensorboard) if ranks.rank() == 0 else None
+    kept = step if resume.exists() else -1  # what was logged later is logged again
+    log = Log(folder, kept, options.tensorboard) if ranks.rank() == 0 else None
     sums = sums.to(device) * (ranks.rank() == 0)
     since, seen_before = time.monotonic(), sums[2].item()
 

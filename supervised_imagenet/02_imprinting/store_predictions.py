@@ -20,7 +20,7 @@ from pathlib import Path
 from info_geometry import ranks
 from info_geometry.predictions import PREDICTIONS, Trajectory, Writer, digest
 from info_geometry.script import REPOSITORY, InputError, replacing, run, shown, unknown, versions
-from supervised_imagenet import datasets
+from supervised_imagenet import datasets, tasks
 
 
 def parse():
@@ -67,9 +67,9 @@ def parse():
     parser.add_argument("--workers", type=int, help="processes that read images from disk (default: one a core)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     args = parser.parse_args()
-    if not 0 < args.temperature < math.inf or args.batch_size < 1:
-        parser.error("--temperature and --batch-size must be above 0, and finite")
-    args.task = [Path(task).stem if task.endswith(".json") else task for task in args.task or []]
+    if not 0 < args.temperature < math.inf or args.batch_size < 1 or (args.workers or 0) < 0:
+        parser.error("--temperature and --batch-size must be above 0, and finite, and --workers at least 0")
+    args.task = [tasks.run_name(task) for task in args.task or []]
     if any("/" in task or not task for task in args.task) or min(args.seed or [0]) < 0:
         parser.error("a task's name has no slash, and seeds are whole numbers from 0")
     if args.run_folder and args.weights:
@@ -114,12 +114,12 @@ def main():
                 "samples_sha256": digest(dataset.val.ids),
                 "labels_sha256": digest(dataset.val.labels),
                 "training": settings,
+                "view": view_of(settings, dataset),
+                "precision": args.precision or ("float16" if device.type == "cuda" else "float32"),
                 "dtype": args.dtype,
                 "decimals": args.round,
                 "versions": versions("torch", "torchvision", "timm", "numpy", "h5py") | {"device": str(device)},
             }
-            if dataset.on_disk:
-                record["view"] = {"size": settings["eval_size"], "crop": settings["eval_crop"]}
             paths = {}
             for rule in rules:
                 root = args.predictions / f"{rule.kind}-{rule.prototypes}" if len(rules) > 1 else args.predictions
@@ -135,7 +135,7 @@ def main():
 def find_runs(args, dataset):
     """The folders of the chosen tasks' and seeds' runs, tasks in the order given, seeds ascending."""
     found = sorted(path.parent for path in args.checkpoints.glob(f"{dataset}_*/*/settings.json"))
-    found = [folder for folder in found if folder.name.isdigit()]
+    found = [folder for folder in found if folder.name.isdigit() and any(folder.glob("checkpoint_*.pt"))]
     if not found:
         raise InputError(f"{shown(args.checkpoints)}: holds no runs of {dataset}; 01_training/train.py makes them")
     known = list(dict.fromkeys(folder.parent.name.partition("_")[2] for folder in found))
@@ -163,7 +163,16 @@ def read_settings(folder, dataset):
         raise InputError(f"{shown(path)}: not the settings of a run ({error!r})") from error
     if settings["size"] != size:
         raise InputError(f"{shown(folder)}: was trained on images {settings['size']}, not {size}")
+    if "eval_size" in settings and not dataset.on_disk:
+        raise InputError(f"{shown(folder)}: was trained on images read from disk; leave --size out")
     return settings
+
+
+def view_of(settings, dataset):
+    """What part of an image a network sees, and how large: in memory the whole of its central square."""
+    if dataset.on_disk:
+        return {"size": settings["eval_size"], "crop": settings["eval_crop"], "on_disk": True}
+    return {"size": settings["size"][1], "crop": 1, "on_disk": False}
 
 
 def foreign_settings(args, dataset):
@@ -195,6 +204,7 @@ def imprint_run(folder, paths, record, dataset, folds, device, args):
             imprinted["train_images"] = len(prototypes_from)
         ids = [source.id for source in sources]
         writers[rule] = Writer(path, record | {"imprinting": imprinted}, ids, args.overwrite, val.ids)
+    ranks.agree(sum(len(writer.missing) for writer in writers.values()), shown(folder or args.weights))
     ranks.wait()  # all have looked
     if ranks.rank() == 0:
         for writer in writers.values():
@@ -219,9 +229,7 @@ def imprint_missing(sources, writers, record, dataset, folds, prototypes_from, d
     training, train, val = record["training"], dataset.train, dataset.val
     networks.check(training["arch"], training["size"])
     network = networks.create(training["arch"], 0, training["size"][0]).to(device).eval()
-    precision = networks.Precision(
-        network, device, args.precision or ("float16" if device.type == "cuda" else "float32")
-    )
+    precision = networks.Precision(network, device, record["precision"])
 
     def features_of(split, indices=None):
         images = batches.of(dataset, split, training, device, args.workers)
