@@ -296,8 +296,9 @@ def evaluate(network, precision, images, task, settings):
     from supervised_imagenet import networks
 
     indices, targets = task.select(images.split.labels, settings["seed"])
-    kept = np.random.default_rng(0).permutation(len(indices))[: settings["max_images"]]
-    first, stop = ranks.share(len(kept), EVALUATION_BATCH)
+    kept = np.sort(np.random.default_rng(0).permutation(len(indices))[: settings["max_images"]])
+    n_images = len(kept)
+    first, stop = ranks.share(n_images, EVALUATION_BATCH)
     kept = kept[first:stop]
     ranks.spread(network.buffers())  # what norms have noted, from the first process
     networks.track_statistics(network, True)
@@ -315,7 +316,7 @@ def evaluate(network, precision, images, task, settings):
             )
             place += len(x)
     network.train()
-    loss, right = (ranks.total(sums) / min(len(indices), settings["max_images"] or len(indices))).tolist()
+    loss, right = (ranks.total(sums) / n_images).tolist()
     return {"val_loss": loss, "val_accuracy": right}
 
 
