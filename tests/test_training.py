@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import content, models
 
-from supervised_imagenet import checkpoints, datasets
+from supervised_imagenet import checkpoints, datasets, logs
 
 TRAIN = "supervised_imagenet/01_training/train.py"
 LABELS = "supervised_imagenet/02_imprinting/store_labels.py"
@@ -91,6 +91,30 @@ def test_the_same_seed_makes_the_same_bits(trained, call, tmp_path):
     assert call(TRAIN, "--task", "even", "--seed", 1, "--checkpoints", tmp_path, *SHORT)[0] == 0
     again, before = (files(folder / "digits_even" / "1") for folder in (tmp_path, trained / "checkpoints"))
     assert {k: v[0] for k, v in again.items()} == {k: v[0] for k, v in before.items()}
+
+
+def test_a_run_killed_at_its_first_checkpoint_logs_it_once(call, tmp_path, monkeypatch):
+    """Before, and after, the state to go on from is there."""
+    arguments = ["--task", "even", "--checkpoints", tmp_path, *SHORT]
+    save = checkpoints.save
+
+    def killed_at(name):
+        def killed(path, **content):
+            if path.name == name:
+                raise KeyboardInterrupt
+            save(path, **content)
+
+        monkeypatch.setattr(checkpoints, "save", killed)
+
+    for name in ("checkpoint_000.pt", "resume.pt", "checkpoint_001.pt"):
+        killed_at(name)
+        assert call(TRAIN, *arguments)[0] == 130
+    killed_at(None)
+    assert call(TRAIN, *arguments)[0] == 0
+    rows = logs.read(tmp_path / "digits_even" / "0")
+    assert [row["step"] for row in rows] == [
+        c["step"] for c in map(checkpoints.load, checkpoints.listed(tmp_path / "digits_even" / "0"))
+    ]
 
 
 def test_other_settings_are_refused(trained, refused, call, tmp_path):

@@ -214,8 +214,8 @@ def train(folder, settings, task, train_images, val_images, start, options):
         resume.unlink(missing_ok=True)
         return
 
-    kept = step if resume.exists() else -1  # what was logged later is logged again
-    log = Log(folder, kept, options.tensorboard) if ranks.rank() == 0 else None
+    # what was logged later is logged again, as the first checkpoint always is
+    log = Log(folder, step or -1, options.tensorboard) if ranks.rank() == 0 else None
     sums = sums.to(device) * (ranks.rank() == 0)
     since, seen_before = time.monotonic(), sums[2].item()
 
