@@ -292,7 +292,8 @@ class Writer:
 
     def __init__(self, path, record, ids, overwrite=False, samples=None):
         self.path, self.record, self.ids = Path(path), json.loads(json.dumps(record)), list(ids)
-        self.samples = samples
+        # bytes of one length, which are compressed as strings of many lengths are not
+        self.samples = np.array([id.encode() for id in samples or []])
         self.parts = self.path.with_name(f".{self.path.stem}.parts")
         self.n_joined = self._found(self._joined, overwrite) or 0
         there = self._found(self._there, overwrite) or []
@@ -370,7 +371,7 @@ class Writer:
     def _largest_size(self):
         """Bytes that suffice for the joined file, were nothing to be compressed."""
         part = self._part(len(self.ids) - 1).stat().st_size
-        return int(1.02 * part * len(self.ids)) + sum(map(len, self.samples or [])) + (1 << 20)
+        return int(1.02 * part * len(self.ids)) + self.samples.nbytes + (1 << 20)
 
     def _join(self, file):
         if self.n_joined:
@@ -379,9 +380,8 @@ class Writer:
                     old.copy(name, file)
                     if name != "samples":
                         file[name].resize(len(self.ids), axis=0)
-        elif self.samples:
-            # bytes of one length, which are compressed as strings of many lengths are not
-            file.create_dataset("samples", data=np.array([id.encode() for id in self.samples]), **hdf5plugin.LZ4())
+        elif len(self.samples):
+            file.create_dataset("samples", data=self.samples, **hdf5plugin.LZ4())
         for index in range(self.n_joined, len(self.ids)):
             with np.load(self._part(index), allow_pickle=False) as part:
                 for name in sorted(set(part.files) - {"record"}):

@@ -87,9 +87,12 @@ def add_up(array):
     if group:
         import torch
 
+        on_gpu = group.get_backend() == "nccl"
         found = torch.from_numpy(np.asarray(array))
-        found = found.cuda() if group.get_backend() == "nccl" else found
-        array[...] = total(found).cpu().numpy()
+        found = found.cuda() if on_gpu else found
+        group.all_reduce(found)  # without a copy, since a matrix of distances may be most of the memory
+        if on_gpu:
+            array[...] = found.cpu().numpy()
 
 
 def total(tensor):

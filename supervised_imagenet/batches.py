@@ -99,7 +99,7 @@ class OnDisk(_Batches):
 
     def __init__(self, split, statistics, device, size, crop, workers=None):
         super().__init__(split, statistics, device)
-        self.size, self.crop = size, crop
+        self.size, self.views = size, _Views(split, crop)
         self.workers = share_of_cores() if workers is None else workers
 
     def ordered(self, batch_size, skip=0, indices=None):
@@ -115,7 +115,7 @@ class OnDisk(_Batches):
 
     def _loaded(self, batches):
         loader = torch.utils.data.DataLoader(
-            _Views(self.split, self.crop),
+            self.views,
             batch_sampler=batches,
             num_workers=self.workers,
             collate_fn=_stacked,

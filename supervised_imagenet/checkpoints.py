@@ -127,7 +127,7 @@ class Start:
     """
 
     def __init__(self, source, arch, in_channels):
-        self.path, self.arch, self.in_channels = source, arch, in_channels
+        self.path = source
         if source == "pretrained":
             network = networks.create(arch, None, in_channels, pretrained=True)
             config = network.pretrained_cfg

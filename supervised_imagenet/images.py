@@ -29,10 +29,6 @@ def as_rgb(image):
     return image.convert("RGB")
 
 
-def unreadable(path, error):
-    return InputError(f"{shown(path)}: not a readable image ({error}); mend it, remove it, or --skip-corrupt")
-
-
 def decoded(paths, size, title, corrupt=None):
     """The images at `paths` as (N, 3, size, size) uint8: their central squares, brought to `size`.
 
@@ -46,7 +42,9 @@ def decoded(paths, size, title, corrupt=None):
                 image = ImageOps.fit(as_rgb(image), (size, size), Image.Resampling.BICUBIC)
         except FAULTS as error:
             if corrupt is None:
-                raise unreadable(paths[n], error) from error
+                raise InputError(
+                    f"{shown(paths[n])}: not a readable image ({error}); mend it, remove it, or --skip-corrupt"
+                ) from error
             corrupt.append(n)
         else:
             found[n] = np.asarray(image).transpose(2, 0, 1)

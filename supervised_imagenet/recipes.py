@@ -1,5 +1,6 @@
 """How networks are trained: recipes, each value of which is an option of the script."""
 
+import argparse
 import math
 
 from info_geometry.script import InputError, unknown
@@ -100,8 +101,7 @@ OPTIONS = {
 
 
 def add_arguments(parser):
-    import argparse
-
+    """The options that choose a recipe and change its values."""
     group = parser.add_argument_group("recipe", "values are in supervised_imagenet/recipes.py; options change them")
     group.add_argument("--recipe", help=f"{', '.join(RECIPES)} (default: by the dataset)")
     group.add_argument("--smoke", action="store_true", help="shrink the recipe to a minute, to try things")
