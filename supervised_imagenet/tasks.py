@@ -2,12 +2,14 @@
 
 A task is a JSON file `tasks/<dataset>/<task>.json` with the key `labels`, a list of class indices: class
 `labels[i]` becomes output i of the network. ImageNet's may have the key `synset` instead: all classes below that synset
-of WordNet, which `wordnet:<word or synset>` names without a file. Two tasks need no file: `all`, and `randomlab`, in
-which the labels of the training images are shuffled among the images, once a seed.
+of WordNet, which `wordnet:<word or synset>` names without a file. Three kinds of task need no file: `all`; `randomlab`,
+in which the labels of the training images are shuffled among the images, once a seed; and `random:<n>`, n classes drawn
+at random, which `random:<n>:1`, `random:<n>:2`, ... draw anew (seeds of a task have the same classes).
 """
 
 import contextlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from info_geometry.script import InputError, shown, unknown
 from supervised_imagenet import wordnet
 
 FOLDER = Path(__file__).resolve().parent / "tasks"
-WORDNET = "wordnet:"
+WORDNET, RANDOM = "wordnet:", "random:"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def check_name(name, family):
             raise InputError(f"{shown(name)}: no such task file")
     elif family == "imagenet" and name.startswith(WORDNET):
         wordnet.load().find(name.removeprefix(WORDNET))
+    elif name.startswith(RANDOM):
+        _drawn(name)
     elif name not in names(family):
         raise unknown(f"task of {family}", name, names(family))
 
@@ -59,7 +63,22 @@ def run_name(name):
     """What the runs of a task are called, whether it is given as a name, a file or a synset."""
     if name.startswith(WORDNET):
         return wordnet.load().name_of(wordnet.load().find(name.removeprefix(WORDNET)))
+    if name.startswith(RANDOM):
+        return name.replace(":", "-")
     return Path(name).stem if name.endswith(".json") else name
+
+
+def synset_of(name):
+    """The synset of ImageNet's task whose runs are called `name`; None for a task that is not one of WordNet's."""
+    hierarchy = wordnet.load()
+    if name == "all":
+        return hierarchy.above_all()
+    if name in names("imagenet"):
+        name = str(_read(FOLDER / "imagenet" / f"{name}.json").get("synset")) if name != "randomlab" else "None"
+    try:
+        return hierarchy.find(name)
+    except InputError:
+        return None
 
 
 def find(name, family, class_names):
@@ -72,6 +91,8 @@ def find(name, family, class_names):
     check_name(name, family)
     if name in ("all", "randomlab"):
         return Task(name, tuple(range(len(class_names))), shuffled=name == "randomlab")
+    if name.startswith(RANDOM):
+        return Task(run_name(name), _random_labels(name, len(class_names)))
     if name.startswith(WORDNET):
         hierarchy = wordnet.load()
         synset = hierarchy.find(name.removeprefix(WORDNET))
@@ -80,6 +101,22 @@ def find(name, family, class_names):
     if family != "imagenet":
         return Task(path.stem, _labels(path, _read(path), family, len(class_names)))
     return _of_imagenet(path.stem, _imagenet_labels(path), class_names)
+
+
+def _drawn(name):
+    """The number of classes and of the draw that `random:<n>` or `random:<n>:<draw>` asks for."""
+    found = re.fullmatch(RANDOM + r"(\d{1,6})(?::(\d{1,6}))?", name)
+    if not found or int(found[1]) < 2:
+        raise InputError(f"task {name!r}: expected random:<n> or random:<n>:<draw>, with two classes or more")
+    return int(found[1]), int(found[2] or 0)
+
+
+def _random_labels(name, n_classes):
+    size, draw = _drawn(name)
+    if size > n_classes:
+        raise InputError(f"task {name}: the dataset has only {n_classes} classes")
+    drawn = np.random.default_rng([size, draw]).choice(n_classes, size, replace=False)
+    return tuple(map(int, np.sort(drawn)))
 
 
 def listed(family, class_names):

@@ -10,6 +10,7 @@ lexical database", MIT Press 1998) and the list of classes in timm by
 """
 
 import json
+import math
 import re
 import sys
 from functools import cached_property, lru_cache
@@ -57,6 +58,34 @@ class Hierarchy:
                 open_ends += self.parents[synset]
         return found
 
+    def steps_up(self, synset):
+        """{synset above: fewest steps to it}, the synset itself with 0."""
+        found, level = {synset: 0}, [synset]
+        while level:
+            level = list(dict.fromkeys(parent for s in level for parent in self.parents[s] if parent not in found))
+            found |= dict.fromkeys(level, max(found.values()) + 1)
+        return found
+
+    def path_length(self, one, other):
+        """Fewest steps from one synset to another, up to what is above both and down (Rada et al. 1989)."""
+        up, down = self.steps_up(one), self.steps_up(other)
+        return min(up[s] + down[s] for s in up.keys() & down.keys())
+
+    def information(self, synset):
+        """Information content -log p in nats, p the share of the classes that are at or below the synset."""
+        return math.log(len(self.classes) / len(self.members[synset]))
+
+    def information_distance(self, one, other):
+        """Jiang and Conrath's distance in nats, "Semantic similarity based on corpus statistics and lexical taxonomy"
+        (1997): the information of both, less twice that of the most informative synset above both."""
+        common = self.ancestors(one) & self.ancestors(other)
+        return self.information(one) + self.information(other) - 2 * max(map(self.information, common))
+
+    def above_all(self):
+        """The lowest synset above all classes."""
+        every = [synset for synset, members in self.members.items() if len(members) == len(self.classes)]
+        return max(every, key=lambda synset: len(self.ancestors(synset)))
+
     def find(self, name):
         """The synset of two classes or more that is called `name`: its number, such as n02120997, or one of its words.
 
@@ -97,7 +126,7 @@ class Hierarchy:
 
 
 def _plain(word):
-    return re.sub(r"[ _-]+", " ", word).casefold()
+    return re.sub(r"[^A-Za-z0-9]+", " ", word).casefold()
 
 
 @lru_cache

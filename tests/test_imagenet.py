@@ -128,6 +128,42 @@ def test_an_ambiguous_word_lists_its_synsets():
     assert hierarchy.members["n00000001"] == [0, 1]
 
 
+def test_distances_in_a_hierarchy_worked_out_by_hand():
+    #          r
+    #        /   \\
+    #       a     b       r above 4 classes, a above 3 (c, d, e), b above 2 (e, f): e is below both
+    #      /|\\   /|
+    #     c d  e   f
+    parents = {"r": [], "a": ["r"], "b": ["r"], "c": ["a"], "d": ["a"], "e": ["a", "b"], "f": ["b"]}
+    h = wordnet.Hierarchy(["c", "d", "e", "f"], {s: [s] for s in parents}, parents)
+    assert h.path_length("c", "c") == 0
+    assert h.path_length("c", "a") == 1
+    assert h.path_length("c", "d") == h.path_length("e", "f") == h.path_length("a", "b") == 2
+    assert h.path_length("c", "f") == 4
+    assert h.information("r") == 0
+    assert h.information("a") == pytest.approx(np.log(4 / 3))
+    assert h.information("c") == pytest.approx(np.log(4))
+    assert h.information_distance("a", "b") == pytest.approx(np.log(4 / 3) + np.log(4 / 2))
+    assert h.information_distance("a", "c") == pytest.approx(np.log(4) - np.log(4 / 3))
+    assert h.information_distance("e", "f") == pytest.approx(2 * np.log(4) - 2 * np.log(2))
+    assert h.information_distance("d", "d") == 0
+    assert h.above_all() == "r"
+
+
+def test_tasks_are_found_by_the_names_of_their_runs():
+    assert tasks.synset_of("vert") == "n01471682"
+    assert tasks.synset_of("feline") == wordnet.load().find("feline")
+    assert wordnet.load().words[tasks.synset_of("all")][0] == "entity"
+    for name in ("3rd", "randomlab", "random-36", "no such thing"):
+        assert tasks.synset_of(name) is None
+    for synset in ("n02120997", "n01767661", "n02084071"):
+        assert tasks.synset_of(tasks.run_name(f"wordnet:{synset}")) == synset
+    hierarchy = wordnet.load()
+    vert, mammal = (tasks.synset_of(name) for name in ("vert", "mammal"))
+    assert hierarchy.path_length(vert, mammal) == 1
+    assert hierarchy.information_distance(vert, mammal) == pytest.approx(np.log(337 / 218))
+
+
 def test_a_subset_of_imagenet_keeps_the_classes_it_has(tmp_path):
     task = tasks.find("mammal", "imagenet", SYNSETS)
     assert (task.labels, task.n_lacking) == ((0, 1, 2), 215)

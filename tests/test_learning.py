@@ -203,6 +203,35 @@ def test_faults_of_a_task_file_are_named(tmp_path, text, fault):
         tasks.find(str(path), "digits", DIGITS)
 
 
+def test_random_subsets_are_drawn_once_for_all_seeds():
+    names = [str(i) for i in range(10)]
+    task = tasks.find("random:4", "digits", names)
+    assert task.name == tasks.run_name("random:4") == "random-4"
+    assert len(set(task.labels)) == 4
+    assert list(task.labels) == sorted(task.labels)
+    assert set(task.labels) <= set(range(10))
+    assert task == tasks.find("random:4", "digits", names)
+    again = tasks.find("random:4:1", "digits", names)
+    assert (again.name, len(again.labels)) == ("random-4-1", 4)
+    assert again.labels != task.labels
+    assert not task.shuffled
+    np.testing.assert_array_equal(task.select(np.arange(10), 0), task.select(np.arange(10), 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("random:1", "two classes or more"),
+        ("random:", "expected random:<n>"),
+        ("random:4:x", "expected random:<n>"),
+        ("random:11", "the dataset has only 10 classes"),
+    ],
+)
+def test_random_subsets_that_are_none_are_refused(name, fault):
+    with pytest.raises(InputError, match=fault):
+        tasks.find(name, "digits", [str(i) for i in range(10)])
+
+
 @pytest.mark.parametrize(("name", "fault"), [("evn", "did you mean even"), ("no.json", "no such"), ("../x", "known")])
 def test_unknown_tasks_are_refused(name, fault):
     with pytest.raises(InputError, match=fault):
