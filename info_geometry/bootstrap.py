@@ -137,3 +137,27 @@ def aligned(inpca, target, imaginary):
         u, _, v = np.linalg.svd(x.T @ target[:, wanted])
         found[:, wanted] = x @ (u @ v)
     return found
+
+
+def mean_and_error(values):
+    """Mean, and standard error: the standard deviation with n - 1, over sqrt(n); None of a single value."""
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
+    return np.mean(values), error
+
+
+def jackknife(values):
+    """Standard error of a statistic, from its values (n, ...) with each of n seeds left out; None for less than two.
+
+    sqrt((n - 1) / n sum_k (v_k - mean)^2), which for a mean is the standard error of `mean_and_error` (Efron and
+    Tibshirani, "An introduction to the bootstrap", 1993, equation 11.5).
+    """
+    values = np.asarray(list(values), dtype=float)
+    n = len(values)
+    return np.sqrt((n - 1) / n * np.square(values - values.mean(axis=0)).sum(axis=0)) if n > 1 else None
+
+
+def errors_of(without):
+    """Standard errors over seeds {key: value} of values, given those without each seed, {seed: {key: value}}."""
+    keys = dict.fromkeys(key for values in without.values() for key in values)
+    found = {key: jackknife(values[key] for values in without.values() if key in values) for key in keys}
+    return {key: error for key, error in found.items() if error is not None}

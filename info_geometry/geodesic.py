@@ -21,7 +21,7 @@ def interpolate(P, Q, t):
     Parameters
     ----------
     P, Q : (..., N, C) probabilities
-    t : number, or array that broadcasts to (..., N)
+    t : number, or array that broadcasts with (..., N), such as (K, 1) for K models between two
 
     Returns
     -------
@@ -34,7 +34,7 @@ def interpolate(P, Q, t):
 def along(r_p, r_q, t):
     """Points on the great circles from unit vectors r_p to r_q (..., N, C), at fractions t of their angles."""
     g = angles(r_p, r_q)
-    t = np.broadcast_to(t, g.shape)
+    t, g = np.broadcast_arrays(t, g)
     sine = np.where(g > 0, np.sin(g), 1)
     start = np.where(g > 0, np.sin((1 - t) * g), 1 - t) / sine
     end = np.where(g > 0, np.sin(t * g), t) / sine
@@ -44,6 +44,32 @@ def along(r_p, r_q, t):
 def angles(r_p, r_q):
     """Angles (..., N) between unit vectors (..., N, C): small ones too, which the arc cosine would lose."""
     return 2 * np.arcsin(np.minimum(np.linalg.norm(r_p - r_q, axis=-1) / 2, 1))
+
+
+class FromIgnoranceToTruth:
+    """The models at fractions t (K,) of the way from ignorance (uniform) to truth (one-hot `labels` (N,)), as a stack
+    (K, N, C) of which only blocks of samples are ever built."""
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, labels, n_classes, t):
+        self.labels, t = np.asarray(labels), np.asarray(t, dtype=np.float64)
+        self.shape = (len(t), len(self.labels), n_classes)
+        ignorance, truth = np.full((1, n_classes), 1 / n_classes), np.eye(1, n_classes)
+        # on every sample the probability of the true class, and of each of the others
+        both = interpolate(ignorance, truth, t[:, None])[:, 0, :2] if n_classes > 1 else np.ones((len(t), 2))
+        self.true, self.other = both.T
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, key):
+        """The slice [:, samples]."""
+        labels = self.labels[key[1]]
+        block = np.empty((len(self), len(labels), self.shape[2]))
+        block[...] = self.other[:, None, None]
+        block[:, np.arange(len(labels)), labels] = self.true[:, None]
+        return block
 
 
 def progress(P, labels):

@@ -6,8 +6,9 @@
     python info_geometry/inpca.py predictions/imagenet_* --landmarks 2000
     torchrun --nproc-per-node=2 info_geometry/inpca.py predictions/imagenet_*
 
-writes `embedding/<dataset>_inpca.npz` beside the prediction folders, and the figures `inpca.html`, `inpca.png`
-and `explained_stress.png`. The method is intensive principal component analysis (Quinn et al., "Visualizing
+writes `embedding/<dataset>_inpca.npz` beside the prediction folders, and of it the page `inpca.html` and the figures
+`inpca.png`, `inpca_2d.png`, `inpca_pairs.png` and `explained_stress.png`, which `info_geometry/plot.py` draws anew. The
+method is intensive principal component analysis (Quinn et al., "Visualizing
 probabilistic models and data with intensive principal component analysis", PNAS 2019).
 """
 
@@ -17,17 +18,21 @@ import functools
 import itertools
 import json
 import os
+import warnings
 
 import numpy as np
 from tqdm import tqdm
 
 from info_geometry import bootstrap, landmarks, ranks
 from info_geometry.affinities import slices
-from info_geometry.bhattacharyya import BHATTACHARYYA, cross, pairwise
+from info_geometry.bhattacharyya import BHATTACHARYYA, FloorWarning, cross, pairwise
 from info_geometry.divergences import DIVERGENCES, named
-from info_geometry.predictions import Models, add_arguments, chosen, made_from
+from info_geometry.geodesic import FromIgnoranceToTruth
+from info_geometry.predictions import Models, add_arguments, chosen, labels_beside, made_from, read_labels
 from info_geometry.script import InputError, Unfinished, replacing, run, shown, versions
+from info_geometry.trajectory import measure
 
+ALONG_GEODESIC = np.linspace(0, 1, 51)  # where the geodesic from ignorance to truth is drawn through
 FULL_BELOW = 300  # models: up to there the full eigendecomposition takes some milliseconds
 
 
@@ -212,29 +217,58 @@ def main():
     named(args.divergence)
     with ranks.joined(args.device) as device:
         trajectories, results, figures = chosen(args)
+        labels = labels_of(trajectories, args.labels)
         first = ranks.rank() == 0
         models = Models(trajectories)
         how = {"divergence": args.divergence, "device": device, "desc": "distances" if first else None}
         if args.landmarks:
-            inpca, arrays = embed_landmarks(models, args, how)
+            inpca, arrays, fitted = embed_landmarks(models, args, how)
         else:
-            inpca, arrays = embed_all(models, trajectories, results, args, how)
+            inpca, arrays, fitted = embed_all(models, trajectories, results, args, how)
+        to_truth = None if labels is None else distances_of_geodesic(labels, fitted, how)
     if first:
+        if labels is not None:
+            arrays |= {"geodesic": inpca.transform(to_truth), "geodesic_progress": ALONG_GEODESIC}
+            arrays |= measured(trajectories, labels)
         report(inpca, arrays, models, trajectories, results, figures, args)
 
 
+def labels_of(trajectories, path):
+    """The true classes (N,), from a file that is named, or that lies where they are expected; None without one."""
+    path = path or labels_beside(trajectories)
+    return read_labels(path, trajectories) if path.exists() or path != labels_beside(trajectories) else None
+
+
+def distances_of_geodesic(labels, fitted, how):
+    """Distances (K, M) of models along the geodesic from ignorance to truth to the fitted ones.
+
+    Towards truth, affinities with predictions that give a true class no probability count as the floor.
+    """
+    geodesic = FromIgnoranceToTruth(labels, fitted.shape[2], ALONG_GEODESIC)
+    with warnings.catch_warnings(category=FloorWarning, action="ignore"):
+        return cross(geodesic, fitted, **how | {"desc": how["desc"] and "geodesic to truth"})
+
+
+def measured(trajectories, labels):
+    """Progress and accuracy of all models, {name: (M,)}."""
+    with warnings.catch_warnings(category=FloorWarning, action="ignore"):  # of steps, which are not looked at here
+        runs = [measure(t, labels) for t in tqdm(trajectories, desc="progress", unit="run", disable=None)]
+    return {name: np.concatenate([getattr(run, name) for run in runs]) for name in ("progress", "accuracy")}
+
+
 def embed_landmarks(models, args, how):
-    """The embedding of all models by way of landmarks, and the arrays to store of it."""
+    """The embedding of all models by way of landmarks, the arrays to store of it, and the models it was fitted to."""
     which, weights = landmarks.choose_landmarks(models, args.landmarks, args.choose, args.divergence)
     some = models.take(which)
     distances = pairwise(some, **how)
     inpca = InPCA(args.components).fit(distances, sample_weight=weights)
-    inpca.embedding_ = landmarks.place(inpca, models, some, **how)
-    return inpca, {"landmarks": which, "landmark_distances": distances}
+    arrays = {"landmarks": which, "landmark_distances": distances}
+    return inpca, arrays | {"embedding": landmarks.place(inpca, models, some, **how)}, some
 
 
 def embed_all(models, trajectories, results, args, how):
-    """The embedding from distances between all models, and the arrays to store of it; None but in the first process."""
+    """The embedding from distances between all models, None but in the first process, the arrays to store of it, and
+    the models it was fitted to."""
     dataset = trajectories[0].dataset
     groups = bootstrap.Groups(models.shape[1], len(models), results) if args.bootstrap else None
     files = [(t.name, os.stat(t.path).st_size, os.stat(t.path).st_mtime_ns) for t in trajectories]
@@ -253,6 +287,7 @@ def embed_all(models, trajectories, results, args, how):
     inpca, arrays = None, {"distances": distances}
     if ranks.rank() == 0:
         inpca = InPCA(args.components).fit(distances)
+        arrays |= {"embedding": inpca.embedding_}
         if groups:
             bar = functools.partial(tqdm, desc="bootstrap", total=args.bootstrap, disable=None)
             intervals = bootstrap.of_embedding(inpca, groups, args.bootstrap, bar=bar)
@@ -261,12 +296,13 @@ def embed_all(models, trajectories, results, args, how):
     if ranks.rank() == 0:  # those of more processes that were stopped
         for path in results.glob(f"{dataset}_distances_*.unfinished.npz"):
             path.unlink(missing_ok=True)
-    return inpca, arrays
+    return inpca, arrays, models
 
 
 def report(inpca, arrays, models, trajectories, results, figures, args):
     """Print, store and draw an embedding."""
-    from info_geometry import plot
+    from info_geometry import page, plot
+    from info_geometry.picture import Picture
 
     dataset = trajectories[0].dataset
     suffix = "" if args.divergence == BHATTACHARYYA else f"_{args.divergence}"
@@ -283,21 +319,24 @@ def report(inpca, arrays, models, trajectories, results, figures, args):
     if len(intervals):
         print("(intervals: bootstrap over samples; networks and prototypes are held fixed, see seeds for their spread)")
     path = results / f"{dataset}_inpca{suffix}.npz"
+    has_epochs = all("epoch" in t.columns and np.isfinite(t.epochs).all() for t in trajectories)
     settings = {key: getattr(args, key) for key in ("components", "divergence", "landmarks", "choose", "bootstrap")}
     with replacing(path) as partial:
         np.savez(
             partial,
             **arrays,
             eigenvalues=inpca.eigenvalues_,
-            embedding=inpca.embedding_,
             explained_stress=inpca.explained_stress_,
             task=np.array([t.task for t, _ in models.owner]),
             seed=np.array([t.seed for t, _ in models.owner]),
             checkpoint=np.array([i for _, i in models.owner]),
+            **({"epoch": np.concatenate([t.epochs for t in trajectories])} if has_epochs else {}),
             record=json.dumps(made_from(trajectories, **settings)),
         )
     print(shown(path))
-    for figure in plot.inpca_figures(figures, dataset, inpca, trajectories, suffix, arrays):
+    picture = Picture.load(path)
+    print(shown(page.write(figures / f"inpca{suffix}.html", picture)))
+    for figure in plot.inpca_figures(figures, picture, suffix, args.format):
         print(shown(figure))
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from info_geometry.script import REPOSITORY, InputError, replacing, shown, unknown, versions
 
 PREDICTIONS = REPOSITORY / "predictions"
+FORMATS = ("png", "pdf", "svg")
 CHUNK_VALUES = 1 << 15  # of float16: 64 KiB, one checkpoint and some samples
 
 
@@ -66,6 +67,23 @@ class Trajectory:
     def __getitem__(self, key):
         with _Reading(self.path) as file:
             return file["data"][key]
+
+    @property
+    def classes(self):
+        """The classes that the network was trained on, ascending; None where the file does not say."""
+        labels = self._training.get("labels")
+        valid = isinstance(labels, list) and all(type(c) is int and 0 <= c < self.shape[2] for c in labels)
+        return sorted(labels) if valid and labels else None
+
+    @property
+    def shuffled(self):
+        """Whether it was trained on labels that mean nothing, as far as the file says."""
+        return self._training.get("shuffled") is True
+
+    @property
+    def _training(self):
+        training = self.record.get("training")
+        return training if isinstance(training, dict) else {}
 
     def where(self, checkpoint, sample):
         """The place of one row, for messages."""
@@ -153,12 +171,19 @@ def add_arguments(parser):
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="<dataset>_<task>")
     parser.add_argument("--dataset", help="without folders: all of this dataset in the repository's predictions/")
     parser.add_argument("--force", action="store_true", help="compare even what was imprinted by different rules")
+    parser.add_argument("--labels", type=Path, help="(default: labels/<dataset>_val_labels.npy beside the folders)")
     parser.add_argument("--results", type=Path, help="(default: embedding/ beside the folders)")
     parser.add_argument(
         "--plots",
         type=Path,
         help="(default: plots/<dataset>/, of the repository for its own predictions, else beside the results)",
     )
+    add_format(parser)
+
+
+def add_format(parser):
+    """The option of scripts that draw figures."""
+    parser.add_argument("--format", nargs="+", choices=FORMATS, default=["png"], help="of figures (default: png)")
 
 
 def chosen(args):

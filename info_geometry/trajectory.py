@@ -11,28 +11,21 @@ on square roots of probabilities.
 
 import argparse
 import contextlib
-import csv
 import itertools
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from info_geometry import geodesic
+from info_geometry import geodesic, transfer
 from info_geometry.affinities import engine_for
 from info_geometry.bhattacharyya import steps, to_distances, warn_of_floor
-from info_geometry.bootstrap import Groups, interval, resamples
+from info_geometry.bootstrap import Groups, errors_of, interval, mean_and_error, resamples
 from info_geometry.divergences import DIVERGENCES, FLOAT16_ZERO, FLOOR
-from info_geometry.predictions import (
-    add_arguments,
-    chosen,
-    labels_beside,
-    made_from,
-    read_labels,
-)
+from info_geometry.predictions import FORMATS, Models, add_arguments, chosen, labels_beside, made_from, read_labels
 from info_geometry.samples import map_samples, numbered, sample_blocks
-from info_geometry.script import InputError, replacing, run, shown
+from info_geometry.script import InputError, run, shown
+from info_geometry.tables import number, print_matrix, write_csv, write_json
 
 MEANS = ("arithmetic", "chordal", "geometric")
 D_B = DIVERGENCES["bhattacharyya"]
@@ -136,7 +129,15 @@ def common_range(progress, names):
     return first[late], last[early]
 
 
-def compare(tasks, progress, grid, mean="arithmetic", desc=None, groups=None):
+class Comparison(NamedTuple):
+    """Distances between tasks' mean trajectories, and between the seeds of one task; see `compare`."""
+
+    distances: dict  # {(task_a, task_b): (S,)}
+    without: dict  # {seed: {(task_a, task_b): (S,)}}, that seed left out
+    sums: dict  # {(task_a, task_b): (G, S)}, over the samples of groups
+
+
+def compare(tasks, progress, grid, mean="arithmetic", desc=None, groups=None, seeds=None):
     """Distances between tasks' mean trajectories, and between the seeds of one task, at equal progress.
 
     Parameters
@@ -146,24 +147,28 @@ def compare(tasks, progress, grid, mean="arithmetic", desc=None, groups=None):
     grid : (S,) values of progress at which all are defined
     mean : over seeds, see `mean_of_roots`
     groups : `info_geometry.bootstrap.Groups` of the samples, or none
+    seeds : {task: list of the seeds of its runs}: compares also without each of these, for `jackknife`
 
     Returns
     -------
-    {(task_a, task_b): (S,)} d_B per sample; (task, task) is the mean over pairs of its seeds, and is left out
-    for a task with one seed. With groups also {(task_a, task_b): (G, S)}, the sums over their samples.
+    Comparison of d_B per sample; (task, task) is the mean over pairs of its seeds, and is left out for a task with one
+    seed. A pair of tasks stands among those without a seed where both have the same seeds, two or more.
     """
     total, clipped = {}, 0
-    for samples, pair, r, s in _side_by_side(tasks, progress, grid, mean, desc):
+    for samples, key, r, s in _side_by_side(tasks, progress, grid, mean, desc, seeds):
         distances, below = D_B.of_roots(r, s, FLOOR)
         sums = groups.one_hot(samples).T @ distances.T if groups else distances.sum(axis=-1)
-        total[pair] = total.get(pair, 0) + sums
+        total[key] = total.get(key, 0) + sums
         clipped += below
     n_samples = _n_samples(tasks)
     warn_of_floor(clipped, len(total) * len(grid) * n_samples)
-    total = _mean_over_seeds(total, tasks)
-    if not groups:
-        return {pair: sums / n_samples for pair, sums in total.items()}
-    return {pair: sums.sum(axis=0) / n_samples for pair, sums in total.items()}, total
+    means = {key: (sums.sum(axis=0) if groups else sums) / n_samples for key, sums in total.items()}
+    every = sorted(set().union(*seeds.values())) if seeds else []
+    return Comparison(
+        _mean_over_seeds(means, tasks),
+        {seed: _mean_over_seeds(means, tasks, seeds, seed) for seed in every},
+        _mean_over_seeds(total, tasks) if groups else {},
+    )
 
 
 def separations(tasks, progress, grid, mean="arithmetic", desc=None):
@@ -184,33 +189,46 @@ def separations(tasks, progress, grid, mean="arithmetic", desc=None):
     return tuple(_mean_over_seeds({k: f(D) for k, D in total.items()}, tasks) for f in (frechet, nearest_point))
 
 
-def _side_by_side(tasks, progress, grid, mean, desc):
-    """For each block of samples, all that is compared: (samples, (task_a, task_b, n), r, s), with a slice, and unit
-    vectors (S, B, C) at equal progress, of means over seeds; of a task with itself, n counts pairs of its seeds."""
+def _side_by_side(tasks, progress, grid, mean, desc, seeds=None):
+    """For each block of samples, all that is compared: (samples, (task_a, task_b, which), r, s), with a slice, and unit
+    vectors (S, B, C) at equal progress. Of two tasks these are means over seeds, and `which` is the seed left out, or
+    None; of a task with itself, they are of the two of its runs that `which` numbers."""
     runs = [run for task in tasks for run in tasks[task]]
-    beside = len(grid) * (len(tasks) + 2 * max(map(len, tasks.values())))
+    left_out = [None, *sorted(set().union(*seeds.values()))] if seeds else [None]
+    beside = len(grid) * (len(left_out) * len(tasks) + 2 * max(map(len, tasks.values())))
     for n_before, blocks in numbered(sample_blocks(*runs, beside=beside, desc=desc)):
         samples = slice(n_before, n_before + blocks[0].shape[1])
         blocks = iter(blocks)
         means = {}
         for task in tasks:
-            seeds = np.stack([_reindexed(next(blocks), p, grid) for p in progress[task]])
-            means[task] = mean_of_roots(seeds, mean)
-            for n, (r, s) in enumerate(itertools.combinations(seeds, 2)):
-                yield samples, (task, task, n), r, s
-        for a, b in itertools.combinations(tasks, 2):
-            yield samples, (a, b, 0), means[a], means[b]
+            each = np.stack([_reindexed(next(blocks), p, grid) for p in progress[task]])
+            for left in left_out:
+                kept = [left is None or seeds[task][i] != left for i in range(len(each))]
+                if any(kept):
+                    means[task, left] = mean_of_roots(each[kept], mean)
+            for i, j in itertools.combinations(range(len(each)), 2):
+                yield samples, (task, task, (i, j)), each[i], each[j]
+        for (a, b), left in itertools.product(itertools.combinations(tasks, 2), left_out):
+            same = left is not None and left in seeds[a] and sorted(seeds[a]) == sorted(seeds[b])
+            if left is None or (same and (a, left) in means):
+                yield samples, (a, b, left), means[a, left], means[b, left]
 
 
 def _n_samples(tasks):
     return next(iter(tasks.values()))[0].shape[1]
 
 
-def _mean_over_seeds(values, tasks):
-    """{(task_a, task_b, n): value} to the means over n, {(task_a, task_b): value}, in the order of the tasks."""
+def _mean_over_seeds(values, tasks, seeds=None, left=None):
+    """{(task_a, task_b, which): value}, see `_side_by_side`, to {(task_a, task_b): value} in the order of the tasks: of
+    one task the mean over pairs of its runs. With a seed left out, of those that had it."""
     grouped = {pair: [] for pair in itertools.combinations_with_replacement(tasks, 2)}
-    for (a, b, _), value in values.items():
-        grouped[a, b].append(value)
+    for (a, b, which), value in values.items():
+        if a != b:
+            used = which == left
+        else:
+            used = left is None or (left in seeds[a] and left not in [seeds[a][i] for i in which])
+        if used:
+            grouped[a, b].append(value)
     return {pair: np.mean(group, axis=0) for pair, group in grouped.items() if group}
 
 
@@ -244,12 +262,6 @@ def accuracy(P, labels):
     return right / P.shape[1]
 
 
-def mean_and_error(values):
-    """Mean, and standard error: the standard deviation with n - 1, over sqrt(n); None of a single value."""
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
-    return np.mean(values), error
-
-
 class Measured(NamedTuple):
     """What is measured of one run."""
 
@@ -257,6 +269,11 @@ class Measured(NamedTuple):
     accuracy: np.ndarray  # (T,)
     length: float
     straightness: float
+    ends: np.ndarray  # (2, N), affinities of the last checkpoint with ignorance and with truth
+
+    def progress_on(self, which, n_classes):
+        """Progress of the last checkpoint on some of the samples, chosen by a mask (N,)."""
+        return float(geodesic.progress_of(*self.ends[:, None, which], n_classes)[0])
 
 
 def measure(P, labels):
@@ -276,14 +293,15 @@ def measure(P, labels):
     n_checkpoints, n_samples, n_classes = P.shape
     warn_of_floor(sum(below), (n_checkpoints - 1) * n_samples)
     length = 2 * np.sqrt(np.sum(moved, axis=0) / n_samples).sum()
-    progress = geodesic.progress_of(*np.concatenate(with_ends, axis=-1), n_classes)
-    return Measured(progress, np.sum(right, axis=0) / n_samples, length, _part_of(length, np.concatenate(angles)))
+    with_ends = np.concatenate(with_ends, axis=-1)
+    progress = geodesic.progress_of(*with_ends, n_classes)
+    right, straight = np.sum(right, axis=0) / n_samples, _part_of(length, np.concatenate(angles))
+    return Measured(progress, right, length, straight, with_ends[:, -1])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--labels", type=Path, help="(default: labels/<dataset>_val_labels.npy beside the folders)")
     parser.add_argument("--mean", choices=MEANS, default="arithmetic", help="over seeds at equal progress")
     parser.add_argument("--points", type=int, default=100, help="values of progress compared (default: 100)")
     parser.add_argument("--bootstrap", type=int, help="resamples for 95%% intervals, such as 200")
@@ -304,14 +322,19 @@ def main():
     measured = {t: measure(t, labels) for t in bar}
     record = made_from(trajectories, mean=args.mean, points=args.points, bootstrap=args.bootstrap)
     prefix = results / trajectories[0].dataset
-    for stale in (f"{prefix}_comparison.csv", f"{prefix}_comparison.json", figures / "trajectories_compare.png"):
+    stale = [
+        Path(f"{prefix}_{name}") for name in ("comparison.csv", "comparison.json", "distances.csv", "transfer.csv")
+    ]
+    names = ("trajectories_compare", "distances", "transfer")
+    for path in stale + [figures / f"{name}.{kind}" for name in names for kind in FORMATS]:
         with contextlib.suppress(OSError):  # a place that cannot be written is named when it is written to
-            Path(stale).unlink()
-    report_runs(tasks, measured, prefix, figures, record)
+            path.unlink()
+    report_runs(tasks, measured, prefix, figures, record, args.format)
+    transfer.report(tasks, measured, labels, prefix, figures, record, args.format)
     report_comparison(tasks, measured, prefix, figures, record, args)
 
 
-def report_runs(tasks, measured, prefix, figures, record):
+def report_runs(tasks, measured, prefix, figures, record, formats):
     """Print, store and draw what is measured of each run; names of files begin with `prefix`."""
     from info_geometry import plot
 
@@ -335,8 +358,14 @@ def report_runs(tasks, measured, prefix, figures, record):
     rows = [(task, *summary[task], len(runs)) for task, runs in tasks.items()]
     write_csv(f"{prefix}_lengths.csv", ("task", "mean", "standard_error", "seeds"), rows)
     write_json(f"{prefix}_lengths.json", {"lengths": lengths, "record": record})
-    plot.progress_figure(figures / "progress.png", tasks, {t: m.progress for t, m in measured.items()})
-    print(shown(figures / "progress.png"))
+    runs = {task: [(t.columns, measured[t].progress) for t in these] for task, these in tasks.items()}
+    drawn = plot.progress(figures / "progress", runs, formats)
+    each = {
+        task: [[getattr(measured[t], name) for t in these] for name in ("length", "straightness")]
+        for task, these in tasks.items()
+    }
+    drawn += plot.lengths(figures / "lengths", each, formats)
+    print(*map(shown, drawn), sep="\n")
 
 
 def report_comparison(tasks, measured, prefix, figures, record, args):
@@ -356,40 +385,99 @@ def report_comparison(tasks, measured, prefix, figures, record, args):
         print("no comparison: that takes two runs of two checkpoints or more")
         return
     at = {task: [measured[t].progress for t in runs] for task, runs in moving.items()}
+    seeds = {task: [t.seed for t in runs] for task, runs in moving.items()}
     start, end = common_range([measured[t].progress for t in compared], [shown(t.path) for t in compared])
     grid = np.linspace(start, end, args.points)
-    how = {"mean": args.mean, "desc": "distances at equal progress"}
-    bands, spread = None, {}
-    if args.bootstrap:
-        groups = Groups(_n_samples(moving))
-        distances, sums = compare(moving, at, grid, **how, groups=groups)
-        bands, spread = intervals(sums, groups, grid, args.bootstrap)
-    else:
-        distances = compare(moving, at, grid, **how)
+    groups = Groups(_n_samples(moving)) if args.bootstrap else None
+    found = compare(moving, at, grid, args.mean, "distances at equal progress", groups, seeds)
+    errors = errors_of(found.without)
+    bands = {pair: found.distances[pair] + error * np.array([[-1], [1]]) for pair, error in errors.items()}
+    bands, spread = {pair: band.T.clip(min=0) for pair, band in bands.items()}, {}
+    if groups:
+        bands, spread = intervals(found.sums, groups, grid, args.bootstrap)
+    # the last checkpoints, as trajectories of one checkpoint that are all at the same progress
+    last = {task: [Models([t], [(t, len(t) - 1)]) for t in runs] for task, runs in moving.items()}
+    start_only = {task: [np.zeros(1) for _ in runs] for task, runs in moving.items()}
+    ends = compare(last, start_only, np.zeros(1), args.mean, "distances of last checkpoints", seeds=seeds)
     frechets, nearest = separations(moving, at, grid, args.mean, desc="distances at any progress")
-    integrals = {pair: float(np.trapezoid(d, grid)) for pair, d in distances.items()}
+
+    integrals = Spread.of(found, lambda distances: float(np.trapezoid(distances, grid)))
+    end_points = Spread.of(ends, lambda distances: float(distances[0]))
     print(f"distance between trajectories, integrated over progress from {start:.4f} to {end:.4f}, times 1000")
-    print_matrix(list(moving), integrals)
-    print_intervals(spread, integrals)
-    print("discrete Frechet distance between trajectories over that range, times 1000")
+    print_matrix(list(moving), integrals.values, integrals.errors)
+    print_intervals(spread, integrals.values)
+    print("distance between last checkpoints, times 1000")
+    print_matrix(list(moving), end_points.values, end_points.errors)
+    print("discrete Frechet distance between trajectories over that range of progress, times 1000")
     print_matrix(list(moving), frechets)
-    print("(on the diagonals: between seeds of the task)")
-    rows = [(*pair, s, d) for pair, values in distances.items() for s, d in zip(grid, values, strict=True)]
+    print("(on the diagonals: between seeds of the task; ±: standard error over seeds)")
+    rows = [
+        (a, b, s, found.distances[a, b][i], errors[a, b][i] if (a, b) in errors else None)
+        for a, b in found.distances
+        for i, s in enumerate(grid)
+    ]
     between = [
         {
             "task_a": a,
             "task_b": b,
-            "integral": integrals[a, b],
+            **integrals.of_pair((a, b), "integral"),
+            **end_points.of_pair((a, b), "end_points"),
             "frechet": float(frechets[a, b]),
             "nearest_point": float(nearest[a, b]),
         }
         | ({"integral_interval": spread[a, b].tolist()} if spread else {})
-        for a, b in distances
+        for a, b in found.distances
     ]
-    write_csv(f"{prefix}_comparison.csv", ("task_a", "task_b", "progress", "distance"), rows)
+    write_csv(f"{prefix}_comparison.csv", ("task_a", "task_b", "progress", "distance", "standard_error"), rows)
     write_json(f"{prefix}_comparison.json", {"range": [start, end], "between": between, "record": record})
-    plot.comparison_figure(figures / "trajectories_compare.png", list(tasks), grid, distances, bands)
-    print(shown(figures / "trajectories_compare.png"))
+    columns = ("trajectories", "trajectories_standard_error", "end_points", "end_points_standard_error")
+    rows = [
+        (*ordered, *(table.get(pair) for part in (integrals, end_points) for table in (part.values, part.errors)))
+        for pair in found.distances
+        for ordered in dict.fromkeys((pair, pair[::-1]))
+    ]
+    order = list(moving)
+    rows.sort(key=lambda row: (order.index(row[0]), order.index(row[1])))
+    write_csv(f"{prefix}_distances.csv", ("task_a", "task_b", *columns), rows)
+    band = "95% interval\n(bootstrap)" if groups else "± standard error\nover seeds"
+    drawn = plot.comparison(
+        figures / "trajectories_compare", list(tasks), grid, found.distances, bands, args.format, band
+    )
+    if len(moving) > 1:
+        matrices = {
+            "integrated distance of trajectories": square(order, integrals.values),
+            "distance of last checkpoints": square(order, end_points.values),
+        }
+        drawn += plot.distances(figures / "distances", order, matrices, plot.looks(tasks), args.format)
+    print(*map(shown, drawn), sep="\n")
+
+
+class Spread(NamedTuple):
+    """A number for each pair of tasks, its standard error over seeds where there is one, and its values without each
+    seed."""
+
+    values: dict  # {(task_a, task_b): number}
+    errors: dict
+    without: dict  # {seed: {(task_a, task_b): number}}
+
+    @classmethod
+    def of(cls, found, statistic):
+        """Of a statistic of the distances (S,) in a Comparison."""
+        without = {s: {pair: statistic(d) for pair, d in pairs.items()} for s, pairs in found.without.items()}
+        return cls({pair: statistic(d) for pair, d in found.distances.items()}, errors_of(without), without)
+
+    def of_pair(self, pair, name):
+        """What results say of a pair, {key: value}."""
+        error = self.errors.get(pair)
+        without = {str(seed): values[pair] for seed, values in self.without.items() if pair in values}
+        return {name: self.values[pair], f"{name}_standard_error": error and float(error), f"{name}_without": without}
+
+
+def square(tasks, values):
+    """The symmetric matrix (T, T) of values for pairs of tasks; not a number where there is none."""
+    pairs = itertools.product(tasks, tasks)
+    found = [values.get((a, b), values.get((b, a), np.nan)) for a, b in pairs]
+    return np.array(found).reshape(len(tasks), len(tasks))
 
 
 def intervals(sums, groups, grid, times):
@@ -431,35 +519,6 @@ def print_summary(tasks, measured, summary):
     print("(last checkpoint, means over seeds; straight: geodesic over length; passed over: no new progress)")
     if any(t.dtype == np.float16 for t in measured):
         print("(predictions in float16: a noise of about 1e-8 in each d_B, up to 2e-4 in the length of a step)")
-
-
-def print_matrix(tasks, values):
-    """Values between tasks, times 1000, as a matrix."""
-    width = max(12, 2 + max(map(len, tasks)))
-    print(f"{'':<{width + 2}}" + "".join(f"{task:>{width}}" for task in tasks))
-    for a in tasks:
-        row = [values.get((a, b), values.get((b, a))) for b in tasks]
-        cells = ("-" if d is None else f"{1000 * d:.4f}" for d in row)
-        print(f"{a:<{width + 2}}" + "".join(f"{cell:>{width}}" for cell in cells))
-
-
-def number(x):
-    """A number as JSON has it: what is not one is null."""
-    return float(x) if np.isfinite(x) else None
-
-
-def write_csv(path, header, rows):
-    with replacing(path) as partial, open(partial, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([float(x) if isinstance(x, float) else x for x in row] for row in rows)
-    print(shown(path))
-
-
-def write_json(path, content):
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n")
-    print(shown(path))
 
 
 if __name__ == "__main__":

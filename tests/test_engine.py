@@ -585,13 +585,13 @@ def test_distances_between_trajectories_with_intervals(folders, call):
     flat = at["a"] + at["b"]
     grid = np.linspace(max(p[0] for p in flat), min(p.max() for p in flat), 100)
     groups = bootstrap.Groups(60)
-    distances, sums = compare(tasks, at, grid, groups=groups)
-    for pair, expected in compare(tasks, at, grid).items():
+    distances, _, sums = compare(tasks, at, grid, groups=groups)
+    for pair, expected in compare(tasks, at, grid).distances.items():
         np.testing.assert_allclose(distances[pair], expected, rtol=1e-12)
     # of one group alone
     here = groups.numbers == 3
     some = {task: [t[:, :][:, here] for t in these] for task, these in tasks.items()}
-    for pair, expected in compare(some, at, grid).items():
+    for pair, expected in compare(some, at, grid).distances.items():
         np.testing.assert_allclose(sums[pair][3], expected * here.sum(), rtol=1e-9, atol=1e-14)
     bands, spread = intervals(sums, groups, grid, 60)
     assert (bands["a", "b"][:, 0] < distances["a", "b"]).all()

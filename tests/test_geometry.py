@@ -11,6 +11,7 @@ from sklearn.manifold import ClassicalMDS
 
 from info_geometry import affinities, geodesic, inpca, samples
 from info_geometry.bhattacharyya import FloorWarning, aligned, cross, pairwise, steps
+from info_geometry.bootstrap import errors_of, jackknife
 from info_geometry.geodesic import interpolate, progress, progress_between
 from info_geometry.inpca import InPCA
 from info_geometry.script import InputError
@@ -272,7 +273,7 @@ APART = -np.log(np.sqrt(0.45) + np.sqrt(0.05))  # their distance; without square
 
 def test_square_root_in_the_comparison_of_trajectories():
     tasks = {"a": [np.stack([NEAR, NEAR])], "b": [np.stack([FAR, FAR])]}
-    found = compare(tasks, {"a": [np.array([0, 1.0])], "b": [np.array([0, 1.0])]}, np.array([0, 0.5, 1]))
+    found = compare(tasks, {"a": [np.array([0, 1.0])], "b": [np.array([0, 1.0])]}, np.array([0, 0.5, 1])).distances
     np.testing.assert_allclose(found["a", "b"], APART)
 
 
@@ -307,7 +308,7 @@ def test_comparison_equals_the_definition(monkeypatch, mean):
     assert start == max(p[0] for p in flat)
     assert end == min(p.max() for p in flat)
     grid = np.linspace(start, end, 6)
-    found = compare(tasks, at, grid, mean)
+    found = compare(tasks, at, grid, mean).distances
     assert set(found) == {("a", "a"), ("a", "b"), ("a", "c"), ("b", "b"), ("b", "c")}
     R = {task: [reindex(P, p, grid) for P, p in zip(tasks[task], at[task], strict=True)] for task in tasks}
 
@@ -324,6 +325,30 @@ def test_comparison_equals_the_definition(monkeypatch, mean):
         for task in "ab":
             between = [definition(r[i], s[i]) for r, s in itertools.combinations(R[task], 2)]
             np.testing.assert_allclose(found[task, task][i], np.mean(between), rtol=1e-9)
+
+    # without a seed: as if its runs were not there, for pairs that have the same seeds, two or more
+    seeds = {"a": [0, 7], "b": [0, 1, 7], "c": [3]}
+    without = compare(tasks, at, grid, mean, seeds=seeds).without
+    assert {s: set(pairs) for s, pairs in without.items()} == {
+        s: {("b", "b")} if s != 3 else set() for s in (0, 1, 3, 7)
+    }
+    seeds, pair = {"a": [4, 0], "b": [0, 4]}, {"a": tasks["a"], "b": tasks["b"][:2]}
+    without = compare(pair, {t: at[t][:2] for t in "ab"}, grid, mean, seeds=seeds).without
+    assert {s: set(pairs) for s, pairs in without.items()} == {0: {("a", "b")}, 4: {("a", "b")}}
+    for left, a, b in ((0, 0, 1), (4, 1, 0)):  # the runs that are kept
+        rest = {"a": [tasks["a"][a]], "b": [tasks["b"][b]]}, {"a": [at["a"][a]], "b": [at["b"][b]]}
+        expected = compare(*rest, grid, mean).distances["a", "b"]
+        np.testing.assert_allclose(without[left]["a", "b"], expected, rtol=1e-9)
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    without = [np.delete(x, i, axis=0).mean(axis=0) for i in range(6)]
+    np.testing.assert_allclose(jackknife(without), x.std(axis=0, ddof=1) / np.sqrt(6), rtol=1e-12)
+    assert jackknife(without[:1]) is None
+    assert jackknife([]) is None
+    errors = errors_of({0: {"p": 1.0, "q": 2.0}, 1: {"p": 4.0}})
+    assert errors == {"p": 1.5}
 
 
 def frechet_by_recursion(D):

@@ -51,7 +51,7 @@ def test_published_files_are_embedded_unchanged(folders, call):
     assert f"{100 * expected.explained_stress_[2]:.2f}%" in out
     page = (parent / "plots" / "toy" / "inpca.html").read_text()
     assert "<script src=" not in page, "the page opens without a network"
-    for name in ("inpca.png", "explained_stress.png"):
+    for name in ("inpca.png", "inpca_2d.png", "inpca_pairs.png", "explained_stress.png"):
         assert (parent / "plots" / "toy" / name).read_bytes().startswith(b"\x89PNG")
 
 
@@ -80,21 +80,37 @@ def test_published_files_are_measured_unchanged(folders, call):
     flat = [p for t in at for p in at[t]]
     assert grid[0] == max(p[0] for p in flat)
     assert grid[-1] == min(p.max() for p in flat)
-    expected = functions.compare(runs, at, grid)
+    seeds = {t: [0, 1] for t in runs}
+    found = functions.compare(runs, at, grid, seeds=seeds)
+    expected = functions.compare(runs, at, grid).distances
     for (a, b), values in expected.items():
         got = [float(r["distance"]) for r in comparison if (r["task_a"], r["task_b"]) == (a, b)]
         np.testing.assert_array_equal(got, values)
+    spread = [float(r["standard_error"]) for r in comparison if (r["task_a"], r["task_b"]) == ("a", "b")]
+    without = [found.without[s]["a", "b"] for s in (0, 1)]
+    np.testing.assert_allclose(spread, np.abs(without[0] - without[1]) / 2, atol=1e-15)
+    assert {r["standard_error"] for r in comparison if r["task_a"] == r["task_b"]} == {""}, "two seeds are one pair"
     summary = json.loads((embedding / "toy_comparison.json").read_text())
     assert summary["range"] == [grid[0], grid[-1]]
     between = next(i for i in summary["between"] if (i["task_a"], i["task_b"]) == ("a", "b"))
     assert between["integral"] == pytest.approx(np.trapezoid(expected["a", "b"], grid))
+    integrals = [np.trapezoid(d, grid) for d in without]
+    assert list(between["integral_without"].values()) == pytest.approx(integrals)
+    assert between["integral_standard_error"] == pytest.approx(abs(integrals[0] - integrals[1]) / 2)
+    means = [np.mean([P[-1] / P[-1].sum(-1, keepdims=True) for P in np.asarray(runs[t], float)], axis=0) for t in "ab"]
+    assert between["end_points"] == pytest.approx(pairwise(np.stack(means))[0, 1], rel=1e-9)
+    matrix = rows(embedding / "toy_distances.csv")
+    assert [(r["task_a"], r["task_b"]) for r in matrix] == [("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")]
+    assert {float(r["trajectories"]) for r in matrix[1:3]} == {between["integral"]}
+    assert {float(r["end_points_standard_error"]) for r in matrix[1:3]} == {between["end_points_standard_error"]}
+    assert "no task has classes that its files name" in out
     frechets, nearest = functions.separations(runs, at, grid)
     assert between["frechet"] == frechets["a", "b"]
     assert between["nearest_point"] == nearest["a", "b"]
     rounding = 1 + 1e-9
     assert expected["a", "b"][[0, -1]].max() / rounding <= between["frechet"] <= expected["a", "b"].max() * rounding
     assert between["nearest_point"] <= expected["a", "b"].mean() * rounding
-    for name in ("progress.png", "trajectories_compare.png"):
+    for name in ("progress.png", "lengths.png", "trajectories_compare.png", "distances.png"):
         assert (folders[0].parent / "plots" / "toy" / name).exists()
 
 
@@ -104,7 +120,7 @@ def test_the_same_input_makes_the_same_bytes(folders, call):
         assert call(INPCA, *folders)[0] == call(TRAJECTORY, *folders)[0] == 0
         parent = folders[0].parent
         made.append({p: p.read_bytes() for d in ("embedding", "plots") for p in (parent / d).rglob("*") if p.is_file()})
-    assert len(made[0]) == 11
+    assert len(made[0]) == 16
     assert made[0] == made[1]
 
 
@@ -146,10 +162,6 @@ def test_more_tasks_than_colours_are_told_apart(tmp_path, call):
     for task in range(9):
         write_published(tmp_path / f"toy_$\\task {task}$" / "preds_0.h5", trajectory(4, seed=task))
     assert call(INPCA, *sorted(tmp_path.glob("toy_*")))[0] == 0
-    from info_geometry.plot import looks
-
-    assert len(set(looks(range(28)).values())) == 28
-    assert len(looks(range(40))) == 40
 
 
 # --- what they say of bad input
@@ -270,18 +282,15 @@ def test_links_to_folders_keep_the_name_that_they_are_given(tmp_path, call):
 
 
 @pytest.mark.parametrize("tasks", [1, 3, 4, 5, 7])
-def test_a_panel_for_each_task_and_no_empty_one(tmp_path, tasks):
+def test_a_panel_for_each_task_and_no_empty_one(monkeypatch, tasks):
     from matplotlib.figure import Figure
 
     from info_geometry import plot
 
     figures, names = [], [f"task{i}" for i in range(tasks)]
     distances = {(a, b): np.ones(3) for i, a in enumerate(names) for b in names[i:]}
-    save, plot._save = plot._save, lambda figure, path: figures.append(figure)
-    try:
-        plot.comparison_figure(tmp_path / "f.png", names, np.arange(3), distances)
-    finally:
-        plot._save = save
+    monkeypatch.setattr(plot, "save", lambda figure, *_: figures.append(figure))
+    plot.comparison("f", names, np.arange(3), distances, {})
     (figure,) = figures
     assert isinstance(figure, Figure)
     drawn = [panel for panel in figure.axes if panel.axison]
