@@ -21,12 +21,13 @@ FOLDERS = $(addprefix predictions/$(DATASET)_,$(TASKS))
 CHECKPOINTS = $(foreach t,$(TASKS),$(addprefix checkpoints/$(DATASET)_$t/,$(SEEDS)))
 PREDICTIONS = $(foreach f,$(FOLDERS),$(SEEDS:%=$f/preds_%.h5))
 LABELS = predictions/labels/$(DATASET)_val_labels.npy
-# one run has nothing to be compared with
+# one run has nothing to be compared with, and one task no matrix
 COMPARED = $(filter-out 1,$(words $(PREDICTIONS)))
-EMBEDDING = $(addprefix predictions/embedding/$(DATASET)_,inpca.npz \
-	progress.csv lengths.csv lengths.json $(if $(COMPARED),comparison.csv comparison.json))
-PLOTS = $(addprefix plots/$(DATASET)/,inpca.html inpca.png explained_stress.png \
-	progress.png $(if $(COMPARED),trajectories_compare.png))
+SEVERAL = $(filter-out 1,$(words $(TASKS)))
+EMBEDDING = $(addprefix predictions/embedding/$(DATASET)_,inpca.npz progress.csv lengths.csv lengths.json \
+	transfer.csv diversity.json $(if $(COMPARED),comparison.csv comparison.json distances.csv))
+PLOTS = $(addprefix plots/$(DATASET)/,inpca.html inpca.png inpca_2d.png inpca_pairs.png explained_stress.png \
+	progress.png lengths.png transfer.png $(if $(COMPARED),trajectories_compare.png) $(if $(SEVERAL),distances.png))
 
 picture: $(EMBEDDING) $(PLOTS)
 	@printf '\nThe picture of %s:\n' $(DATASET)
@@ -37,7 +38,7 @@ $(PREDICTIONS) $(LABELS) &: | known-dataset .venv/ready
 	$(VENV) supervised_imagenet/02_imprinting/store_labels.py --dataset $(DATASET) --data-dir $(DATA_DIR)
 	$(VENV) supervised_imagenet/02_imprinting/store_predictions.py --dataset $(DATASET) --data-dir $(DATA_DIR) --task $(TASKS) --seed $(SEEDS)
 
-$(EMBEDDING) $(PLOTS) &: $(PREDICTIONS) $(LABELS) $(wildcard info_geometry/*.py) | known-dataset .venv/ready
+$(EMBEDDING) $(PLOTS) &: $(PREDICTIONS) $(LABELS) $(wildcard $(addprefix info_geometry/,*.py *.html *.mplstyle)) | known-dataset .venv/ready
 	$(VENV) info_geometry/inpca.py $(FOLDERS)
 	$(VENV) info_geometry/trajectory.py $(FOLDERS)
 
