@@ -329,7 +329,8 @@ def explained_stress(stem, picture, formats=("png",)):
             left.annotate(f"{stress[2]:.1f}%", (3, stress[2]), (6, -12), textcoords="offset points")
         left.set(xlabel="number of coordinates", ylabel="explained stress (%)", ylim=(0, 103), xscale="log")
         left.xaxis.set_major_formatter("{x:.0f}")
-        left.legend(loc="lower right")
+        if left.get_legend_handles_labels()[0]:  # none, where all models are the same
+            left.legend(loc="lower right")
         smallest = np.abs(picture.eigenvalues[scree & (picture.real | picture.imaginary)]).min(initial=1)
         right.axhline(0, color="#999999", linewidth=0.6)
         right.vlines(k[scree], 0, picture.eigenvalues[scree], color="#999999", linewidth=0.6, zorder=1)
