@@ -4,9 +4,10 @@
     python info_geometry/trajectory.py --dataset digits
 
 writes, in `embedding/` beside the prediction folders, `<dataset>_progress.csv`, `_lengths.csv` and `.json`,
-`_comparison.csv` and `.json`, and the figures `progress.png` and `trajectories_compare.png`. The formulas follow
-Ramesh et al., "A picture of the space of typical learnable tasks" (arXiv 2210.17011), section 2; all of them act
-on square roots of probabilities.
+`_transfer.csv`, `_diversity.json`, `_comparison.csv` and `.json` and `_distances.csv`, and the figures `progress.png`,
+`lengths.png`, `transfer.png`, `trajectories_compare.png` and `distances.png`. The formulas follow Ramesh et al.,
+"A picture of the space of typical learnable tasks" (arXiv 2210.17011), section 2; all of them act on square roots of
+probabilities.
 """
 
 import argparse
