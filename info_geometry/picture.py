@@ -82,16 +82,17 @@ class Picture:
         names = [field.name for field in dataclasses.fields(cls) if "ndarray" in str(field.type)]
         dataset, _, divergence = path.stem.partition("_inpca")
         divergence = {"divergence": divergence[1:]} if divergence else {}
+        fault = f"{shown(path)}: holds no embedding as info_geometry/inpca.py writes it"
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in names if name in file}
             return cls(", ".join([dataset, *divergence.values()]), **arrays, **divergence)
         except FileNotFoundError:
             raise InputError(f"{shown(path)}: no such file; info_geometry/inpca.py makes it") from None
+        except InputError as error:
+            raise InputError(f"{fault} ({error})") from None
         except Exception as error:  # whatever the bytes of a file may lead to
-            raise InputError(
-                f"{shown(path)}: holds no embedding as info_geometry/inpca.py writes it ({error})"
-            ) from error
+            raise InputError(f"{fault} (it is not readable, or lacks arrays)") from error
 
     @property
     def imaginary(self):
