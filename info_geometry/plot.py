@@ -23,6 +23,7 @@ from matplotlib.transforms import Bbox
 from scipy.spatial.distance import pdist
 
 from info_geometry import labels
+from info_geometry.bootstrap import mean_and_error
 from info_geometry.picture import Picture, mean_of_runs
 from info_geometry.predictions import add_format
 from info_geometry.script import replacing, run, shown
@@ -422,6 +423,8 @@ def comparison(stem, tasks, grid, distances, bands, formats=("png",), band="± s
     with style():
         figure = Figure((PAGE, 0.5 + 1.6 * rows))
         panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+        for panel in panels[: len(compared)][-columns:]:  # below which there is none
+            panel.tick_params(labelbottom=True)
         handles = {}
         for task, panel in zip(compared, panels, strict=False):
             for pair, values in distances.items():
@@ -458,10 +461,10 @@ def lengths(stem, measured, formats=("png",)):
                 panel.plot(
                     values, np.full(len(values), place), "o", color=colour, markersize=3, alpha=0.6, markeredgewidth=0
                 )
-                panel.plot([values.mean()], [place], "|", color=colour, markersize=9)
-                if len(values) > 1:
-                    error = values.std(ddof=1) / np.sqrt(len(values))
-                    panel.plot(values.mean() + error * np.array([-1, 1]), [place, place], color=colour, linewidth=1)
+                mean, error = mean_and_error(values)
+                panel.plot([mean], [place], "|", color=colour, markersize=9)
+                if error is not None:
+                    panel.plot([mean - error, mean + error], [place, place], color=colour, linewidth=1)
             panel.set_xlabel(title, parse_math=True)
             panel.set_xlim(left=0)
             panel.grid(axis="y")
