@@ -236,8 +236,9 @@ def main():
 
 def labels_of(trajectories, path):
     """The true classes (N,), from a file that is named, or that lies where they are expected; None without one."""
-    path = path or labels_beside(trajectories)
-    return read_labels(path, trajectories) if path.exists() or path != labels_beside(trajectories) else None
+    if path is None and not labels_beside(trajectories).exists():
+        return None
+    return read_labels(path or labels_beside(trajectories), trajectories)
 
 
 def distances_of_geodesic(labels, fitted, how):

@@ -323,11 +323,11 @@ def main():
     measured = {t: measure(t, labels) for t in bar}
     record = made_from(trajectories, mean=args.mean, points=args.points, bootstrap=args.bootstrap)
     prefix = results / trajectories[0].dataset
-    stale = [
-        Path(f"{prefix}_{name}") for name in ("comparison.csv", "comparison.json", "distances.csv", "transfer.csv")
-    ]
+    names = ("comparison.csv", "comparison.json", "distances.csv", "transfer.csv", "diversity.json")
+    stale = [Path(f"{prefix}_{name}") for name in names]
     names = ("trajectories_compare", "distances", "transfer")
-    for path in stale + [figures / f"{name}.{kind}" for name in names for kind in FORMATS]:
+    stale += [figures / f"{name}.{kind}" for name in names for kind in FORMATS]
+    for path in stale:
         with contextlib.suppress(OSError):  # a place that cannot be written is named when it is written to
             path.unlink()
     report_runs(tasks, measured, prefix, figures, record, args.format)
@@ -392,8 +392,9 @@ def report_comparison(tasks, measured, prefix, figures, record, args):
     groups = Groups(_n_samples(moving)) if args.bootstrap else None
     found = compare(moving, at, grid, args.mean, "distances at equal progress", groups, seeds)
     errors = errors_of(found.without)
-    bands = {pair: found.distances[pair] + error * np.array([[-1], [1]]) for pair, error in errors.items()}
-    bands, spread = {pair: band.T.clip(min=0) for pair, band in bands.items()}, {}
+    bands, spread = {}, {}
+    for pair, error in errors.items():
+        bands[pair] = np.maximum(found.distances[pair][:, None] + error[:, None] * [-1, 1], 0)
     if groups:
         bands, spread = intervals(found.sums, groups, grid, args.bootstrap)
     # the last checkpoints, as trajectories of one checkpoint that are all at the same progress

@@ -796,3 +796,10 @@ def test_progress_on_the_classes_of_others(synsets, call, tmp_path):
         ]
         assert found["seeds"][str(seed)] == pytest.approx(spearmanr(ends, list(counts.values())).statistic)
     assert (tmp_path / "plots" / "toy" / "transfer.png").exists()
+    # files that do not say their classes leave nothing of it
+    for file in tmp_path.glob("toy_*/*.h5"):
+        with h5py.File(file, "a") as opened:
+            del opened.attrs["record"]
+    assert call(TRAJECTORY, *synsets[:7])[0] == 0
+    for name in ("embedding/toy_transfer.csv", "embedding/toy_diversity.json", "plots/toy/transfer.png"):
+        assert not (tmp_path / name).exists()
