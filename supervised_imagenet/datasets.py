@@ -18,8 +18,13 @@ import numpy as np
 from info_geometry.script import REPOSITORY, InputError, shown, unknown
 from supervised_imagenet import wordnet
 
-NAMES = ("digits", "cifar10", "cifar100", "imagenet", "imagefolder")
+LOADERS = {  # of datasets that fit into memory, from the folder --data-dir
+    "digits": lambda folder: digits(),
+    "cifar10": lambda folder: _cifar("cifar10", folder),
+    "cifar100": lambda folder: _cifar("cifar100", folder),
+}
 FOLDERS = {"imagenet": 0, "imagefolder": 32}  # those that are trees of files, and their --size by default
+NAMES = (*LOADERS, *FOLDERS)
 MANIFEST = "manifest.npz"
 
 
@@ -127,10 +132,8 @@ def family_of(args):
 def load(args):
     """The dataset that the options choose (see `add_arguments`)."""
     name = check_arguments(args)
-    if args.dataset == "digits":
-        return _digits()
-    if args.dataset in ("cifar10", "cifar100"):
-        return _cifar(name, args.data_dir)
+    if args.dataset in LOADERS:
+        return LOADERS[args.dataset](args.data_dir)
     size = FOLDERS[args.dataset] if args.size is None else args.size
     return _folders(name, family_of(args), args.data_dir, size, bool(args.subset), args.skip_corrupt)
 
@@ -144,7 +147,8 @@ def class_names(args):
     return check_classes(_subfolders(args.data_dir / "train"), args.data_dir / "train", is_subset=True)
 
 
-def _digits():
+def digits():
+    """scikit-learn's handwritten digits, 8 x 8 pixels: 1000 for training and 797 to predict."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
