@@ -32,24 +32,23 @@ class FloorWarning(UserWarning):
 def pairwise(P, *, divergence=BHATTACHARYYA, floor=None, dtype=None, device="cpu", out=None, desc=None, **kept):
     """Distances between all models of one stack.
 
-    Parameters
-    ----------
-    P : (M, N, C) probabilities
-    divergence : a name in `info_geometry.divergences.DIVERGENCES`
-    floor : affinities (of "kl": probabilities) below it count as the floor, 1e-6 (2^-25) by default; a FloorWarning
-        says how many affinities did
-    dtype : of products, float64 or float32; by default float64 for small problems (up to 2^32 products) and for other
-        divergences than d_B, else float32
-    device : where products are made, such as "cuda"
-    out : (M, M) array that takes the result, such as a memory map, of float64 or float32, in which sums are then
-        added up too; a new one by default
-    desc : name of a progress bar; none is drawn without it
-    kept : `unfinished` and `groups`, see `pair_sums`
+    Args:
+        P: (M, N, C) probabilities
+        divergence: a name in `info_geometry.divergences.DIVERGENCES`
+        floor: affinities (of "kl": probabilities) below it count as the floor, 1e-6 (2^-25) by default; a FloorWarning
+            says how many affinities did
+        dtype: of products, float64 or float32; by default float64 for small problems (up to 2^32 products) and for
+            other divergences than d_B, else float32
+        device: where products are made, such as "cuda"
+        out: (M, M) array that takes the result, such as a memory map, of float64 or float32, in which sums are then
+            added up too; a new one by default
+        desc: name of a progress bar; none is drawn without it
+        kept: `unfinished` and `groups`, see `pair_sums`
 
-    Returns
-    -------
-    (M, M), symmetric, with zeros on the diagonal. With products in float64 exact to about 1e-15 absolute; in float32 to
-    1e-6, and to 1e-4 of themselves where they are below 1e-3, which are computed again, from differences in float64.
+    Returns:
+        (M, M), symmetric, with zeros on the diagonal. With products in float64 exact to about 1e-15 absolute; in
+        float32 to 1e-6, and to 1e-4 of themselves where they are below 1e-3, which are computed again, from differences
+        in float64.
 
     Raises InputError (a ValueError) at the first row that is no probability, and where the result does not fit into
     memory.

@@ -96,19 +96,17 @@ def interval(values, estimate=None, level=LEVEL):
 def of_embedding(inpca, groups, times, shown=3, seed=0, bar=iter):
     """Intervals of an InPCA's explained stress (k, 2), of its first coordinates, and of its first embedded coordinates.
 
-    Parameters
-    ----------
-    inpca : fitted `info_geometry.inpca.InPCA`
-    groups : `Groups`, with the sums of divergences in their upper triangles
-    times : resamples
-    shown : coordinates whose intervals are wanted
-    bar : what the resamples pass through, such as a progress bar
+    Args:
+        inpca: fitted `info_geometry.inpca.InPCA`
+        groups: `Groups`, with the sums of divergences in their upper triangles
+        times: resamples
+        shown: coordinates whose intervals are wanted
+        bar: what the resamples pass through, such as a progress bar
 
-    Returns
-    -------
-    intervals of `explained_stress_` (k, 2) and of `embedding_` (M, shown, 2). A resample's coordinates are aligned with
-    those of the picture by two rotations, one of the real and one of the imaginary ones, which leave all distances as
-    they are.
+    Returns:
+        intervals of `explained_stress_` (k, 2) and of `embedding_` (M, shown, 2). A resample's coordinates are aligned
+        with those of the picture by two rotations, one of the real and one of the imaginary ones, which leave all
+        distances as they are.
     """
     from info_geometry.inpca import InPCA
 

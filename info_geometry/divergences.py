@@ -4,23 +4,21 @@ Each is the mean over samples of a divergence between two distributions p and q 
 r and s are unit vectors with the affinity a = <r, s>. All are symmetric, and 0 between equal models, so InPCA
 embeds any of them, and all coordinates together give back every value. What else holds differs:
 
-bhattacharyya   -log a, with a floor under a. Ramesh et al., "A picture of the space of typical learnable tasks" (arXiv
-                2210.17011), equation (1). Its root is no Euclidean distance: coordinates may be imaginary.
-hellinger       1 - a = |r - s|^2 / 2 (Hellinger 1909), at most 1. Its root is a Euclidean distance: all coordinates are
-                real, and InPCA is principal component analysis of the square roots. What has nothing in common is
-                equally far, however different: this is what the logarithm mends (Quinn et al., "Visualizing
-                probabilistic models and data with intensive principal component analysis", PNAS 2019).
-kl              sum_c (p_c - q_c) (log p_c - log q_c), the symmetrised Kullback-Leibler divergence (Jeffreys 1946),
-                with a floor under probabilities: a single zero would make it infinite, and what is predicted below
-                the floor counts as the floor. An exact finite embedding is known: real coordinates (p_c + log p_c)
-                / 2 and imaginary ones (p_c - log p_c) / 2 for each sample and class (the idea of Teoh et al.,
-                "Visualizing probabilistic models in Minkowski space with intensive symmetrized Kullback-Leibler
-                embedding", Physical Review Research 2, 033221, 2020). InPCA finds these up to a transformation that
-                keeps all divergences, so that at most NC coordinates are of either kind; it mostly shows the
-                logarithms of small probabilities.
-geodesic        4 arccos(a)^2, the squared Fisher-Rao distance (Rao 1945); its mean over samples is that of the
-                product of spheres, over N. Its root is a distance, but on spheres, which are curved: coordinates
-                may be imaginary.
+- bhattacharyya: -log a, with a floor under a. Ramesh et al., "A picture of the space of typical learnable tasks" (arXiv
+  2210.17011), equation (1). Its root is no Euclidean distance: coordinates may be imaginary.
+- hellinger: 1 - a = |r - s|^2 / 2 (Hellinger 1909), at most 1. Its root is a Euclidean distance: all coordinates are
+  real, and InPCA is principal component analysis of the square roots. What has nothing in common is equally far,
+  however different: this is what the logarithm mends (Quinn et al., "Visualizing probabilistic models and data with
+  intensive principal component analysis", PNAS 2019).
+- kl: sum_c (p_c - q_c) (log p_c - log q_c), the symmetrised Kullback-Leibler divergence (Jeffreys 1946), with a floor
+  under probabilities: a single zero would make it infinite, and what is predicted below the floor counts as the floor.
+  An exact finite embedding is known: real coordinates (p_c + log p_c) / 2 and imaginary ones (p_c - log p_c) / 2 for
+  each sample and class (the idea of Teoh et al., "Visualizing probabilistic models in Minkowski space with intensive
+  symmetrized Kullback-Leibler embedding", Physical Review Research 2, 033221, 2020). InPCA finds these up to a
+  transformation that keeps all divergences, so that at most NC coordinates are of either kind; it mostly shows the
+  logarithms of small probabilities.
+- geodesic: 4 arccos(a)^2, the squared Fisher-Rao distance (Rao 1945); its mean over samples is that of the product of
+  spheres, over N. Its root is a distance, but on spheres, which are curved: coordinates may be imaginary.
 
 Between near models, with ds the Fisher-Rao line element, bhattacharyya and hellinger are ds^2 / 8, kl and geodesic
 ds^2.

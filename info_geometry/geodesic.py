@@ -18,14 +18,12 @@ def interpolate(P, Q, t):
     r(t) = [sin((1 - t) g) r_P + sin(t g) r_Q] / sin g for each sample, with r the square roots of probabilities
     and g the angle between r_P and r_Q.
 
-    Parameters
-    ----------
-    P, Q : (..., N, C) probabilities
-    t : number, or array that broadcasts with (..., N), such as (K, 1) for K models between two
+    Args:
+        P, Q: (..., N, C) probabilities
+        t: number, or array that broadcasts with (..., N), such as (K, 1) for K models between two
 
-    Returns
-    -------
-    (..., N, C) float64 probabilities
+    Returns:
+        (..., N, C) float64 probabilities
     """
     r = along(square_roots(P), square_roots(Q), t)
     return r**2 / np.square(r).sum(axis=-1, keepdims=True)

@@ -50,17 +50,15 @@ class InPCA:
     (lambda_i, u_i); coordinates are sqrt|lambda_i| u_im / sqrt(w_m). Whole numbers as weights give the coordinates of
     models repeated as many times; equal weights those of none, with eigenvalues divided by M.
 
-    Parameters
-    ----------
-    n_components : number of coordinates kept, at most M; None keeps all
+    Args:
+        n_components: number of coordinates kept, at most M; None keeps all
 
-    Attributes
-    ----------
-    embedding_ : (M, k) coordinates of the fitted models
-    eigenvalues_ : (k,), those of imaginary coordinates negative
-    imaginary_ : (k,), whether a coordinate is imaginary
-    explained_stress_ : (k,), of the first 1, 2, ... k coordinates, 1 - sqrt(1 - sum_{i<=k} lambda_i^2 / |W|^2) with
-        the Frobenius norm |W|, whose square is the sum of all lambda_i^2
+    Attributes:
+        embedding_: (M, k) coordinates of the fitted models
+        eigenvalues_: (k,), those of imaginary coordinates negative
+        imaginary_: (k,), whether a coordinate is imaginary
+        explained_stress_: (k,), of the first 1, 2, ... k coordinates, 1 - sqrt(1 - sum_{i<=k} lambda_i^2 / |W|^2) with
+            the Frobenius norm |W|, whose square is the sum of all lambda_i^2
     """
 
     def __init__(self, n_components=3):

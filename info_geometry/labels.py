@@ -14,17 +14,15 @@ def place(anchors, sizes, box, avoid=(), gap=4.0):
     anchor, each takes the nearest one, or one that is some gaps farther and covers fewer of the points to avoid. Where
     there is no room, it takes the one that overlaps least.
 
-    Parameters
-    ----------
-    anchors : (K, 2), in the units of all arguments, such as pixels
-    sizes : (K, 2), widths and heights of the labels
-    box : (4,), left, bottom, right, top
-    avoid : (n, 2) points
-    gap : between labels, and between a label and its anchor
+    Args:
+        anchors: (K, 2), in the units of all arguments, such as pixels
+        sizes: (K, 2), widths and heights of the labels
+        box: (4,), left, bottom, right, top
+        avoid: (n, 2) points
+        gap: between labels, and between a label and its anchor
 
-    Returns
-    -------
-    (K, 2), left and bottom of each label
+    Returns:
+        (K, 2), left and bottom of each label
     """
     anchors, sizes, box = np.asarray(anchors, float), np.asarray(sizes, float), np.asarray(box, float)
     avoid = np.asarray(avoid, dtype=float).reshape(-1, 2)

@@ -44,15 +44,13 @@ def reindex(P, progress, grid):
     Checkpoints that set no new maximum of progress are passed over; between two that do, at progress s_j and
     s_k, the model at s is (s - s_j) / (s_k - s_j) of the way along their geodesic.
 
-    Parameters
-    ----------
-    P : (T, N, C) probabilities
-    progress : (T,)
-    grid : (S,) values of progress, from the first checkpoint's to the largest
+    Args:
+        P: (T, N, C) probabilities
+        progress: (T,)
+        grid: (S,) values of progress, from the first checkpoint's to the largest
 
-    Returns
-    -------
-    (S, N, C) float64 probabilities
+    Returns:
+        (S, N, C) float64 probabilities
 
     Raises InputError (a ValueError) for values at which the trajectory is not defined.
     """
@@ -141,19 +139,17 @@ class Comparison(NamedTuple):
 def compare(tasks, progress, grid, mean="arithmetic", desc=None, groups=None, seeds=None):
     """Distances between tasks' mean trajectories, and between the seeds of one task, at equal progress.
 
-    Parameters
-    ----------
-    tasks : {task: list of trajectories (T, N, C), one a seed}
-    progress : {task: list of (T,)}
-    grid : (S,) values of progress at which all are defined
-    mean : over seeds, see `mean_of_roots`
-    groups : `info_geometry.bootstrap.Groups` of the samples, or none
-    seeds : {task: list of the seeds of its runs}: compares also without each of these, for `jackknife`
+    Args:
+        tasks: {task: list of trajectories (T, N, C), one a seed}
+        progress: {task: list of (T,)}
+        grid: (S,) values of progress at which all are defined
+        mean: over seeds, see `mean_of_roots`
+        groups: `info_geometry.bootstrap.Groups` of the samples, or none
+        seeds: {task: list of the seeds of its runs}: compares also without each of these, for `jackknife`
 
-    Returns
-    -------
-    Comparison of d_B per sample; (task, task) is the mean over pairs of its seeds, and is left out for a task with one
-    seed. A pair of tasks stands among those without a seed where both have the same seeds, two or more.
+    Returns:
+        Comparison of d_B per sample; (task, task) is the mean over pairs of its seeds, and is left out for a task with
+        one seed. A pair of tasks stands among those without a seed where both have the same seeds, two or more.
     """
     total, clipped = {}, 0
     for samples, key, r, s in _side_by_side(tasks, progress, grid, mean, desc, seeds):

@@ -17,16 +17,14 @@ from info_geometry.tables import number, print_matrix, write_csv, write_json
 def progress_on_tasks(tasks, measured, labels):
     """Progress of last checkpoints over the samples of each task's own classes.
 
-    Parameters
-    ----------
-    tasks : {task: list of trajectories (T, N, C)}, of which the `classes` are read
-    measured : {trajectory: info_geometry.trajectory.Measured}
-    labels : (N,) true classes
+    Args:
+        tasks: {task: list of trajectories (T, N, C)}, of which the `classes` are read
+        measured: {trajectory: info_geometry.trajectory.Measured}
+        labels: (N,) true classes
 
-    Returns
-    -------
-    {(task_a, task_b): list of numbers, one a run of task a}; b goes over those tasks whose classes are known, are not
-    shuffled, and occur among the labels
+    Returns:
+        {(task_a, task_b): list of numbers, one a run of task a}; b goes over those tasks whose classes are known, are
+        not shuffled, and occur among the labels
     """
     found = {}
     own = {task: np.isin(labels, runs[0].classes) for task, runs in tasks.items() if meaningful(runs)}
