@@ -500,7 +500,8 @@ def distances(stem, tasks, matrices, look, formats=("png",)):
             above.plot(x, y, color=GREY, linewidth=0.8, solid_joinstyle="miter")
         above.set(xlim=(-0.5, len(tasks) - 0.5), ylim=(0, joined.height * 1.03))
         above.set_axis_off()
-        _footnote(figure, "nat/1000; on the diagonal: between seeds of the task; blank: one seed")
+        blank = any(np.isnan(np.diagonal(matrix)).any() for matrix in matrices.values())
+        _footnote(figure, "10⁻³ nat; on the diagonal: between seeds of the task" + "; blank: one seed" * blank)
         return save(figure, stem, formats)
 
 
