@@ -142,3 +142,13 @@ def imprint(batches, labels, n_classes, rules, folds=None, source=None):
         parts = {name: torch.as_tensor(fold_of[name][start:stop], device=features.device) for name in wanted}
         yield {rule: predict(features, *layers[rule], parts[rule.prototypes], rule.kind) for rule in rules}
         start = stop
+
+
+def imprinted(features, labels, n_classes, folds, kind="euclidean"):
+    """Probabilities (N, C) in float64, a tensor, of features (N, F) in memory, with cross-fitted prototypes.
+
+    `folds` (N,) are those of `assign_folds`, `kind` is a rule's; see `imprint`.
+    """
+    rule = Rule(kind, "crossfit")
+    (log_p,) = imprint(lambda skip: [features][skip:], labels, n_classes, [rule], folds)
+    return log_p[rule].exp()

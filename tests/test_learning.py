@@ -416,6 +416,9 @@ def test_cross_fitted_predictions_equal_a_loop_over_folds(monkeypatch, sample, r
     for n in range(44):
         means = [features[(labels == c) & (folds != folds[n])].mean(axis=0) for c in range(4)]
         np.testing.assert_allclose(found[n], definition(features[n], np.array(means), rule, temperature), atol=1e-12)
+    if temperature == 1:
+        in_memory = imprinting.imprinted(torch.tensor(features), labels, 4, folds, rule)
+        np.testing.assert_allclose(in_memory, found, atol=1e-15)
 
 
 def test_prototypes_of_the_predicted_samples_and_of_others(sample):
