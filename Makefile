@@ -1,5 +1,6 @@
 # make picture   sets up .venv, then trains, imprints, embeds, measures and draws; DATASET=cifar10 for another
 # make test      sets up .venv and runs the tests; make test-all adds those that take longer
+# make tutorial  runs the tutorial's script and writes the notebook; make docs writes docs/index.html
 # make benchmark   measures beside the published algorithms, and writes benchmarks/README.md
 # make clean     takes away what make picture made, but for .venv
 
@@ -55,6 +56,15 @@ test-all: .venv/ready
 	.venv/bin/ruff format --check
 	$(VENV) -m pytest
 
+tutorial: .venv/ready
+	.venv/bin/jupytext --update --to ipynb picture_of_tasks_tutorial.py
+	.venv/bin/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False \
+		--CoalesceStreamsPreprocessor.enabled=True picture_of_tasks_tutorial.ipynb
+
+# numba asks uname for the name of the processor
+docs: .venv/ready
+	PDOC_ALLOW_EXEC=1 .venv/bin/pdoc --docformat google --output-directory docs info_geometry supervised_imagenet
+
 benchmark: .venv/ready
 	$(VENV) benchmarks/run.py
 
@@ -77,4 +87,4 @@ known-dataset:
 	.venv/bin/pip install --editable '.[test]'
 	@touch $@
 
-.PHONY: picture test test-all benchmark clean known-dataset
+.PHONY: picture test test-all tutorial docs benchmark clean known-dataset
