@@ -1,6 +1,7 @@
 """Images per second from disk: ours beside torchvision's ImageFolder and PyTorch's DataLoader, on the same files.
 
-    python benchmarks/images_from_disk.py [--data-dir ~/imagenet] [--workers 2]
+    python benchmarks/images_from_disk.py
+    python benchmarks/images_from_disk.py --data-dir ~/imagenet --workers 2
 
 prints a section of README.md, which `make benchmark` writes there. Without a folder of images it makes one, of
 crops from the two photographs that come with scikit-learn.

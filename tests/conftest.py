@@ -99,5 +99,16 @@ def shared():
 
 def pytest_collection_modifyitems(items):
     """Formulas first, then files, then what trains networks or starts processes."""
-    order = ["geometry", "engine", "predictions", "pictures", "learning", "scripts", "training", "imagenet", "kill"]
+    order = [
+        "geometry",
+        "engine",
+        "predictions",
+        "pictures",
+        "learning",
+        "scripts",
+        "training",
+        "imagenet",
+        "kill",
+        "documentation",
+    ]
     items.sort(key=lambda item: next(i for i, name in enumerate(order) if name in item.path.stem))

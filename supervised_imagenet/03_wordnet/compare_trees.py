@@ -1,5 +1,6 @@
 """Compare distances between ImageNet's tasks with those that WordNet has between their synsets.
 
+    python info_geometry/trajectory.py predictions/imagenet_*
     python supervised_imagenet/03_wordnet/compare_trees.py predictions/imagenet_*
 
 takes what `info_geometry/trajectory.py` and `info_geometry/inpca.py` wrote of the same folders, and writes
