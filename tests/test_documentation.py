@@ -96,7 +96,7 @@ def test_the_tutorial_runs(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(place), "PIP_NO_INDEX": "1"}
     command = ["jupytext", "--to", "ipynb", "--execute", f"{TUTORIAL}.py"]
     subprocess.run(
-        [sys.executable, "-m", *command], cwd=place, env=environment, check=True, capture_output=True, timeout=300
+        [sys.executable, "-m", *command], cwd=place, env=environment, check=True, capture_output=True, timeout=600
     )
     found = json.loads((place / f"{TUTORIAL}.ipynb").read_text())
     assert not [o for cell in found["cells"] for o in cell.get("outputs", ()) if o["output_type"] == "error"]

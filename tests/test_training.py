@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-from argparse import Namespace
 
 import h5py
 import numpy as np
@@ -44,7 +43,7 @@ def test_a_run_holds_checkpoints_and_settings(trained):
     names = [*(f"checkpoint_{i:03d}.pt" for i in range(8)), "log.jsonl", "settings.json"]
     assert sorted(p.name for p in run.iterdir()) == names
     loaded = [checkpoints.load(p) for p in checkpoints.listed(run)]
-    digits = datasets.load(Namespace(dataset="digits", name=None, subset=None, size=None, skip_corrupt=False))
+    digits = datasets.digits()
     steps_per_epoch = np.count_nonzero(digits.train.labels % 2 == 0) // 50  # of 50 images; the rest are left out
     assert [c["step"] for c in loaded] == checkpoints.schedule(3, steps_per_epoch, dense_epochs=1)
     assert [c["epoch"] for c in loaded] == [c["step"] / steps_per_epoch for c in loaded]
