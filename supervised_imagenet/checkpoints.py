@@ -1,7 +1,8 @@
 """Checkpoints: when they are taken, how they are written, and how anybody's are read.
 
 A run is a folder `<dataset>_<task>/<seed>/` with `settings.json`, one `checkpoint_<n>.pt` for each checkpoint
-(`model`, `epoch`, `step`) and, until it is done, `resume.pt`, from which a killed run goes on.
+(`model`, `epoch`, `step`, and how many `images` it has seen) and, until it is done, `resume.pt`, from which a killed
+run goes on.
 """
 
 import hashlib

@@ -564,7 +564,11 @@ def test_several_processes_imprint_what_one_does(prepared, one_process, tmp_path
             h5py.File(tmp_path / "one" / name / "some_mammal" / "preds_0.h5") as one,
             h5py.File(tmp_path / "two" / name / "some_mammal" / "preds_0.h5") as two,
         ):
-            assert set(one) == set(two) == {"data", "samples", "id", "epoch", "step", "accuracy", "cross_entropy"}
+            assert (
+                set(one)
+                == set(two)
+                == {"data", "samples", "id", "images", "epoch", "step", "accuracy", "cross_entropy"}
+            )
             for key in one:
                 np.testing.assert_array_equal(one[key][:], two[key][:])
             assert one["data"].shape == (6, 12, 4)

@@ -12,17 +12,12 @@ everything random in a step is drawn from the seed and the number of the step.
 
 import argparse
 import itertools
-import json
-import shutil
-import time
 from pathlib import Path
 
 from info_geometry import ranks
-from info_geometry.predictions import differing_file, digest
-from info_geometry.script import REPOSITORY, InputError, replacing, run, shown, versions
+from info_geometry.script import REPOSITORY, InputError, run, shown
 from supervised_imagenet import datasets, recipes, tasks
 
-SAVE_STEPS = 100  # between two states to go on from, where checkpoints are rarer
 EVALUATION_BATCH = 128
 
 
@@ -62,7 +57,7 @@ def main():
 
     import torch
 
-    from supervised_imagenet import batches, checkpoints, networks
+    from supervised_imagenet import batches, checkpoints, networks, runs
     from supervised_imagenet.logs import summary_writer
 
     if args.tensorboard:
@@ -88,24 +83,10 @@ def main():
             )
         for task, seed in itertools.product(chosen, args.seed):
             folder = checkpoints.run_folder(root, name, task.name, seed)
-            settings = {
-                "dataset": name,
-                "size": list(shape),
-                "n_train": len(dataset.train),
-                "samples_sha256": digest(dataset.train.ids),
-                "task": task.name,
-                "labels": list(task.labels),
-                "shuffled": task.shuffled,
-                "seed": seed,
-                "weights": start and start.id,
-                **recipe,
-                "versions": versions("torch", "torchvision", "timm", "numpy")
-                | {"device": str(device), "threads": torch.get_num_threads(), "processes": ranks.count()},
-            }
+            settings = runs.settings_of(dataset, shape, task, seed, recipe, device, start)
             if ranks.rank() == 0:
                 say(task)
-                begin(folder, settings, args.overwrite)
-            ranks.wait()
+            runs.begin(folder, settings, args.overwrite)
             with networks.memory_suffices(device, "lower --batch-size, or raise --parts"), networks.compiler_works():
                 train(folder, settings, task, train_images, val_images, start, args)
             if ranks.rank() == 0:
@@ -129,162 +110,48 @@ def say(task):
         print(f"task {task.name}: {len(task.labels)} of its {len(task.labels) + task.n_lacking} classes are there")
 
 
-def begin(folder, settings, overwrite):
-    """Note the settings in the run's folder, emptied first if `overwrite` and if a run with others is there.
-
-    Raises InputError where such a run, or anything without settings, is there and not to be overwritten.
-    """
-    path = folder / "settings.json"
-    if path.exists():
-        if not (differ := differing_file(path, settings)):
-            return
-    else:
-        differ = "there is none beside what is there" if any(folder.glob("[!.]*")) else ""
-    if differ and not overwrite:
-        raise InputError(f"{shown(path)}: not the settings of this run ({differ}); --overwrite trains anew")
-    if differ:
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            raise InputError(f"{shown(folder)}: cannot be removed ({error.strerror or error})") from error
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(settings, indent=1) + "\n")
-
-
 def train(folder, settings, task, train_images, val_images, start, options):
-    """One run: from where it was, if it was begun, to the end of its schedule.
-
-    A batch is made of parts, taken one after the other or shared by processes, and their gradients are averaged. Norms
-    are over one part, and what they note for evaluation comes from the first, so that the number of processes does not
-    change what is learned.
-    """
+    """One run of a task, in which batches are made of parts, taken one after the other or shared by processes."""
     import numpy as np
     import torch
     import torch.nn.functional as F
-    from timm.optim import param_groups_weight_decay
-    from tqdm import tqdm
 
-    from supervised_imagenet import checkpoints, networks
+    from supervised_imagenet import networks, runs
     from supervised_imagenet.batches import Request
-    from supervised_imagenet.logs import Log
 
-    seed, n_parts, device = settings["seed"], settings["parts"], train_images.device
-    indices, targets = task.select(train_images.split.labels, seed)
+    n_parts, device = settings["parts"], train_images.device
+    indices, targets = task.select(train_images.split.labels, settings["seed"])
     n_images, part_size = size_of_parts(task, train_images.split.labels, settings)
-    batch_size = n_parts * part_size
-    steps_per_epoch = n_images // batch_size  # the rest of an epoch comes up in others
-    taken = checkpoints.schedule(settings["epochs"], steps_per_epoch, settings["dense_epochs"])
-    own_parts = range(*ranks.share(n_parts, 1))
+    size = runs.Size(n_parts * part_size, n_images // (n_parts * part_size))
     target_of = np.zeros(len(train_images), dtype=np.int64)
     target_of[indices] = targets
 
-    def key(*numbers):
-        return int(np.random.SeedSequence((seed, *numbers)).generate_state(1)[0])
-
-    def requests(first):
-        for step in range(first, taken[-1]):
-            epoch, place = divmod(step, steps_per_epoch)
-            if place == 0 or step == first:
-                order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(key(1, epoch))).numpy()
-            for part in own_parts:
-                chosen = order[place * batch_size + part * part_size :][:part_size]
-                yield Request(indices[chosen], key(2, step, part), recipes.image_size(settings, epoch))
-
-    torch.manual_seed(key(0))
+    torch.manual_seed(runs.key(settings, 0))
     network = networks.create(settings["arch"], len(task.labels), settings["size"][0])
     if start:
         start.fill(network)
     network.to(device).train()
     precision = networks.Precision(network, device, settings["precision"])
-    nesterov = settings["nesterov"] and settings["momentum"] > 0
-    groups = param_groups_weight_decay(network, settings["weight_decay"])
-    optimizer = torch.optim.SGD(groups, settings["lr"], settings["momentum"], nesterov=nesterov)
-    step, sums = 0, torch.zeros(3, dtype=torch.float64)  # loss, right ones and images since the last checkpoint
-    resume = folder / "resume.pt"
-    finished = checkpoints.path_of(folder, len(taken) - 1).exists()
-    if resume.exists() and not finished:
-        state = checkpoints.load(resume)
-        network.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        precision.scaler.load_state_dict(state["scaler"])
-        step, sums = state["step"], state["sums"]
-    ranks.agree(-1 if finished else step, shown(folder))
-    ranks.wait()  # all have read what the first will replace
-    if finished:
-        resume.unlink(missing_ok=True)
-        return
-
-    # what was logged later is logged again, as the first checkpoint always is
-    log = Log(folder, step or -1, options.tensorboard) if ranks.rank() == 0 else None
-    sums = sums.to(device) * (ranks.rank() == 0)
-    since, seen_before = time.monotonic(), sums[2].item()
-
-    def store():
-        """At a checkpoint, or between two of them: what a killed run goes on from."""
-        nonlocal sums, since, seen_before
-        sums = ranks.total(sums)
-        loss, right, seen = sums.tolist()
-        if seen and not np.isfinite(loss):
-            raise InputError(f"{shown(folder)}: the loss is {loss} at step {step}; --overwrite with a lower --lr")
-        if step in taken:
-            row = {"step": step, "epoch": step / steps_per_epoch}
-            if seen:
-                rate = round((seen - seen_before) / (time.monotonic() - since), 1)
-                row |= {"learning_rate": optimizer.param_groups[0]["lr"], "loss": loss / seen, "accuracy": right / seen}
-                row |= {"images_per_second": rate}
-            row |= evaluate(network, precision, val_images, task, settings)
-            if log:
-                log.write(row)
-            sums = torch.zeros_like(sums)
-        if ranks.rank() == 0:
-            weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-            if step in taken:
-                path = checkpoints.path_of(folder, taken.index(step))
-                checkpoints.save(path, model=weights, epoch=step / steps_per_epoch, step=step)
-            if step < taken[-1]:
-                state = {"optimizer": optimizer.state_dict(), "scaler": precision.scaler.state_dict()}
-                checkpoints.save(resume, model=weights, step=step, sums=sums.cpu(), **state)
-        sums = sums * (ranks.rank() == 0)
-        if step in taken:
-            since, seen_before = time.monotonic(), 0
-        return loss / max(seen, 1)
-
-    if step == 0:
-        store()
     model = torch.compile(network) if options.compile else network
-    images = train_images.augmented(requests(step))
-    bar = tqdm(
-        total=taken[-1],
-        initial=step,
-        desc=f"{folder.parent.name} seed {seed}",
-        unit="step",
-        disable=True if ranks.rank() else None,
-    )
-    while step < taken[-1]:
-        for group in optimizer.param_groups:
-            group["lr"] = recipes.learning_rate(settings, batch_size, step, steps_per_epoch)
-        for part in own_parts:
-            x, chosen = next(images)
+
+    def requests(first, last):
+        for step, batch in runs.shuffled(settings, indices, size, first, last):
+            for part in runs.own_parts(settings):
+                chosen = batch[part * part_size :][:part_size]
+                side = recipes.image_size(settings, step // size.steps)
+                yield Request(chosen, runs.key(settings, 2, step, part), side)
+
+    def losses(first, last):
+        for x, chosen in train_images.augmented(requests(first, last)):
             y = torch.from_numpy(target_of[chosen]).to(device, non_blocking=True)
-            torch.manual_seed(key(2, step, part))
-            networks.track_statistics(network, part == 0)
-            with precision.autocast():
-                logits = model(precision.layout(x))
-                loss = F.cross_entropy(logits, y, label_smoothing=settings["smoothing"])
-            precision.scaler.scale(loss / n_parts).backward()
-            right = (logits.detach().argmax(dim=1) == y).sum()
-            sums += torch.stack([loss.detach().double() * len(y), right.double(), right.new_tensor(len(y)).double()])
-        ranks.add_up_all(p.grad for p in network.parameters() if p.grad is not None)
-        precision.scaler.step(optimizer)
-        precision.scaler.update()
-        optimizer.zero_grad()
-        step += 1
-        bar.update()
-        if step in taken or step % SAVE_STEPS == 0:
-            bar.set_postfix(loss=f"{store():.3f}")
-    bar.close()
-    if ranks.rank() == 0:
-        resume.unlink(missing_ok=True)
+            logits = model(precision.layout(x))
+            loss = F.cross_entropy(logits, y, label_smoothing=settings["smoothing"])
+            yield runs.Loss(loss, (logits.detach().argmax(dim=1) == y).sum(), len(y))
+
+    def evaluated():
+        return evaluate(network, precision, val_images, task, settings)
+
+    runs.train(folder, settings, network, losses, size, precision, evaluate=evaluated, tensorboard=options.tensorboard)
 
 
 def evaluate(network, precision, images, task, settings):

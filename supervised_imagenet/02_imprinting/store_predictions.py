@@ -268,6 +268,7 @@ def imprint_missing(sources, writers, record, dataset, folds, prototypes_from, d
                     place = part.stop
         except FloatingPointError as error:
             raise InputError(f"{shown(sources[index].name)}: {error}") from error
+        seen = {"images": int(content["images"])} if "images" in content else {}
         for rule in wanted:
             writers[rule].write(
                 index,
@@ -276,6 +277,7 @@ def imprint_missing(sources, writers, record, dataset, folds, prototypes_from, d
                 step=int(number_in(content, "step", index)),
                 accuracy=np.mean(P[rule].argmax(axis=1) == val.labels),
                 cross_entropy=loss[rule] / len(val),
+                **seen,
             )
         bar.update(min(ranks.count(), bar.total - bar.n))
     bar.close()
