@@ -1,8 +1,9 @@
 # make picture   sets up .venv, then trains, imprints, embeds, measures and draws; DATASET=cifar10 for another
+# make methods   trains, imprints, embeds and compares the digits by other methods
 # make test      sets up .venv and runs the tests; make test-all adds those that take longer
 # make tutorial  runs the tutorial's script and writes the notebook; make docs writes docs/index.html
 # make benchmark   measures beside the published algorithms, and writes benchmarks/README.md
-# make clean     takes away what make picture made, but for .venv
+# make clean     takes away what make picture and make methods made, but for .venv
 
 DATASET = digits
 SEEDS = 0 1 2
@@ -61,15 +62,41 @@ tutorial: .venv/ready
 	.venv/bin/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False \
 		--CoalesceStreamsPreprocessor.enabled=True picture_of_tasks_tutorial.ipynb
 
+# the digits by other methods, and the comparison with supervised learning
+METHOD = $(VENV) representation_learning
+START = checkpoints/digits_even/0/checkpoint
+OTHERS = simclr-all barlow-all fixmatch4-all fixmatch25-all protonets-all maml-all fomaml-all
+TUNED = finetune-even-5-odd finetune-even-50-odd multitask-even-odd
+methods: .venv/ready
+	$(VENV) supervised_imagenet/01_training/train.py --task all even odd --seed $(SEEDS)
+	$(METHOD)/simclr.py --seed $(SEEDS)
+	$(METHOD)/barlow_twins.py --seed $(SEEDS)
+	$(METHOD)/fixmatch.py --labelled 4 --seed $(SEEDS)
+	$(METHOD)/fixmatch.py --labelled 25 --seed $(SEEDS)
+	$(METHOD)/protonets.py --seed $(SEEDS)
+	$(METHOD)/maml.py --seed $(SEEDS)
+	$(METHOD)/maml.py --first-order --seed $(SEEDS)
+	$(METHOD)/multitask.py --task even odd --seed $(SEEDS)
+	$(METHOD)/finetune.py --start $(START)_005.pt --task odd --seed $(SEEDS)
+	$(METHOD)/finetune.py --start $(START)_050.pt --task odd --seed $(SEEDS)
+	$(VENV) supervised_imagenet/02_imprinting/store_labels.py
+	$(VENV) supervised_imagenet/02_imprinting/store_predictions.py --predictions predictions/methods \
+		--task all $(OTHERS) even odd $(TUNED)
+	$(VENV) info_geometry/inpca.py $(addprefix predictions/methods/digits_,all $(OTHERS))
+	$(METHOD)/compare.py $(addprefix predictions/methods/digits_,all $(OTHERS) multitask-even-odd)
+	$(METHOD)/compare.py --results predictions/methods/finetune --plots predictions/methods/finetune \
+		$(addprefix predictions/methods/digits_,odd $(TUNED))
+
 # numba asks uname for the name of the processor
 docs: .venv/ready
-	PDOC_ALLOW_EXEC=1 .venv/bin/pdoc --docformat google --output-directory docs info_geometry supervised_imagenet
+	PDOC_ALLOW_EXEC=1 .venv/bin/pdoc --docformat google --output-directory docs info_geometry supervised_imagenet \
+		representation_learning
 
 benchmark: .venv/ready
 	$(VENV) benchmarks/run.py
 
 clean: known-dataset
-	rm -rf $(CHECKPOINTS) plots/$(DATASET)
+	rm -rf $(CHECKPOINTS) plots/$(DATASET) predictions/methods $(addprefix checkpoints/digits_,$(OTHERS) $(TUNED))
 	rm -rf $(FOLDERS:=/.preds_*) $(FOLDERS:=/.metrics*) predictions/embedding/.$(DATASET)_* predictions/embedding/$(DATASET)_*.unfinished.npz
 	rm -f $(PREDICTIONS) $(FOLDERS:=/metrics.json) $(LABELS) $(EMBEDDING)
 	-@rmdir $(addprefix checkpoints/$(DATASET)_,$(TASKS)) $(FOLDERS) \
@@ -87,4 +114,4 @@ known-dataset:
 	.venv/bin/pip install --editable '.[test]'
 	@touch $@
 
-.PHONY: picture test test-all tutorial docs benchmark clean known-dataset
+.PHONY: picture methods test test-all tutorial docs benchmark clean known-dataset

@@ -447,6 +447,24 @@ def comparison(stem, tasks, grid, distances, bands, formats=("png",), band="± s
         return save(figure, stem, formats)
 
 
+def methods(stem, reference, found, look, formats=("png",)):
+    """Distances of several methods to a reference at equal progress, `found` {method: object with `grid`, `distances`
+    and `seeds` (S,)}, where `seeds` are those between seeds of the reference, or None."""
+    with style():
+        figure = Figure((COLUMN + 0.6, 2.5))
+        panel = figure.subplots()
+        longest = max(found.values(), key=lambda beside: np.ptp(beside.grid))
+        if longest.seeds is not None:
+            panel.plot(longest.grid, longest.seeds, ":", color="black", label=f"{reference},\nbetween seeds")
+        for method, beside in found.items():
+            colour, dash = look[method]
+            panel.plot(beside.grid, beside.distances, color=colour, linestyle=dash, label=_plain(method))
+        panel.set(xlabel="progress", ylabel=f"distance to {reference} (nat)", yscale="log")
+        panel.yaxis.set_major_formatter("{x:g}")
+        figure.legend(loc="outside right upper")
+        return save(figure, stem, formats)
+
+
 def lengths(stem, measured, formats=("png",)):
     """Riemann length and straightness: a dot for each seed, a line for their mean, and a bar of its standard error.
 

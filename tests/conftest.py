@@ -107,6 +107,7 @@ def pytest_collection_modifyitems(items):
         "learning",
         "scripts",
         "training",
+        "methods",
         "imagenet",
         "kill",
         "documentation",

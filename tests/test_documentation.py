@@ -4,6 +4,7 @@ Commands run in a copy of the repository, in a home folder with what they name: 
 """
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ DOCUMENTS = [
     "CONTRIBUTING.md",
     "predictions/README.md",
     "supervised_imagenet/README.md",
+    "representation_learning/README.md",
     "benchmarks/README.md",
 ]
 # why a command of the documentation is not run by these tests
@@ -32,6 +34,8 @@ ELSEWHERE = {
     r".*cifar10": "needs CIFAR-10, which torchvision downloads",
     r"python -m supervised_imagenet\.wordnet ": "needs WordNet's own files",
 }
+# those on images in folders, and those that train by other methods
+SLOW = re.compile("~/|imagenet_|dataset (imagenet|pets)|benchmarks/|representation_learning/")
 
 
 def tracked():
@@ -134,6 +138,9 @@ def test_options_that_the_documentation_names_are_there():
     from supervised_imagenet.recipes import OPTIONS
 
     known |= {f"--{key.replace('_', '-')}" for key in OPTIONS}
+    for method in ("fixmatch", "protonets", "maml", "finetune"):
+        recipes = importlib.import_module(f"representation_learning.{method}").RECIPES
+        known |= {f"--{key.replace('_', '-')}" for key in recipes["digits"]}
     known |= {"--help", "--smoke", "--editable", "--index-url"}  # of argparse, of a recipe, of pip
     known |= {"--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"}  # of torchrun
     for document in DOCUMENTS:
@@ -142,7 +149,8 @@ def test_options_that_the_documentation_names_are_there():
 
 
 def test_the_functions_are_documented_without_warnings(tmp_path):
-    command = re.search(r"^docs:.*\n\t(.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)[1]
+    makefile = (REPOSITORY / "Makefile").read_text().replace("\\\n", "")
+    command = re.search(r"^docs:.*\n\t(.*)$", makefile, re.MULTILINE)[1]
     command = command.replace(".venv/bin/pdoc", f"{shlex.quote(sys.executable)} -m pdoc")
     command = command.replace("--output-directory docs", f"--output-directory {shlex.quote(str(tmp_path))}")
     done = subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -178,11 +186,13 @@ script = next(Path(a).name for a in arguments if a.endswith(".py"))
 third = arguments.index("--seed") + 3 if "--seed" in arguments else len(arguments)
 while third < len(arguments) and arguments[third].isdigit():
     del arguments[third]
-if script == "train.py" and "digits" in arguments:
+if script == "train.py" and not {{"imagenet", "imagefolder"}} & {{*arguments}}:
     arguments += ["--epochs", "5"]
 elif script == "train.py" and "imagenet" in arguments:
     arguments += ["--smoke", "--arch", "resnet10t", "--epochs", "1", "--dense-epochs", "0"]
     arguments += ["--checkpoints", "checkpoints"]
+elif "representation_learning/" in arguments[0] and script != "compare.py":
+    arguments += ["--epochs", "2", "--dense-epochs", "1"]
 elif script == "trajectory.py":
     arguments += ["--points", "10"]
 if "--device" in arguments:
@@ -228,18 +238,24 @@ def documented():
             yield str(path.relative_to(REPOSITORY)), commands
 
 
-def runnable(of_images):
-    """The commands that can run here, of those on images in folders, or of the others: one by one, unless a block has
-    variables or changes the folder."""
+def runnable(slow):
+    """The commands that can run here: those that take long, or the others, one by one unless they belong together."""
     seen = []
     for place, commands in documented():
         commands = [re.sub(r"\s+#.*| (?= )", "", c) for c in commands]
         commands = [c for c in commands if c not in seen and not any(re.match(pattern, c) for pattern in ELSEWHERE)]
         seen += commands
-        together = any(re.match(r"\w+=|cd ", c) for c in commands)
+        in_turn = ".md" in place and any(SLOW.search(c) for c in commands)
+        together = in_turn or any(re.match(r"\w+=|cd ", c) for c in commands)
         for some in [commands] if together else [[c] for c in commands]:
-            if of_images == any(re.search("~/|imagenet_|dataset (imagenet|pets)|benchmarks/", c) for c in some):
+            if slow == any(SLOW.search(c) for c in some):
                 yield place, some
+
+
+def in_sequence():
+    """The README's scripts in sequence, without the environment."""
+    found = blocks((REPOSITORY / "README.md").read_text())
+    return next(commands[1:] for _, commands in found if "activate" in commands[0])
 
 
 class Home:
@@ -272,10 +288,8 @@ class Home:
 def test_the_scripts_in_sequence_are_what_make_picture_runs(tmp_path):
     if not shutil.which("make"):
         pytest.skip("needs make")
-    text = (REPOSITORY / "README.md").read_text()
-    sequence = next(commands for _, commands in blocks(text) if "activate" in commands[0])
     told = subprocess.run(
-        ["bash", "-c", "\n".join(f"echo {command}" for command in sequence[1:])],
+        ["bash", "-c", "\n".join(f"echo {command}" for command in in_sequence())],
         capture_output=True,
         text=True,
         check=True,
@@ -288,7 +302,7 @@ def test_the_scripts_in_sequence_are_what_make_picture_runs(tmp_path):
 
 def test_commands_on_digits_run(tmp_path):
     home = Home(tmp_path)
-    for place, commands in runnable(of_images=False):
+    for place, commands in runnable(slow=False):
         home.run(place, commands)
     assert (home.place / "plots" / "digits" / "trajectories_compare.png").is_file()
 
@@ -308,7 +322,7 @@ def test_the_way_from_the_published_trajectories(tmp_path):
 
 
 @pytest.mark.slow
-def test_commands_on_images_in_folders_run(tmp_path):
+def test_commands_that_take_long_run(tmp_path):
     home = Home(tmp_path)
     from supervised_imagenet import wordnet
 
@@ -317,7 +331,8 @@ def test_commands_on_images_in_folders_run(tmp_path):
     tree(tmp_path / "tiny", classes[::5])
     tree(tmp_path / "pets", ["cat", "dog", "fox", "owl"], 6)
     (home.place / "mammals.json").write_text('{"labels": [0, 1, 2]}')
-    for place, commands in runnable(of_images=True):
+    home.run("README.md", in_sequence())
+    for place, commands in runnable(slow=True):
         home.run(place, commands)
 
 
