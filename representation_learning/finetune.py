@@ -30,16 +30,12 @@ def learn(setup):
     from supervised_imagenet import networks, runs
 
     settings = setup.settings
-    indices, targets = setup.task.select(setup.images.split.labels, settings["seed"])
-    part_size = methods.part_size_of(settings, len(indices))
-    size = runs.Size(part_size * settings["parts"], len(indices) // (part_size * settings["parts"]))
+    indices, target_of = setup.targets()
+    part_size, size = methods.size_of(settings, len(indices))
     network = networks.create(settings["arch"], len(setup.task.labels), setup.channels)
     fresh = {name: tensor.clone() for name, tensor in network.get_classifier().state_dict().items()}
     setup.start.fill(network)
     network.get_classifier().load_state_dict(fresh)
-    target_of = torch.zeros(len(setup.images), dtype=torch.int64)
-    target_of[indices] = torch.from_numpy(targets)
-    target_of = target_of.to(setup.device)
 
     def losses(first, last):
         for step, batch in runs.shuffled(settings, indices, size, first, last):

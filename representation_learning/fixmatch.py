@@ -76,21 +76,19 @@ def learn(setup):
     from supervised_imagenet.batches import crop_and_flip
 
     settings = setup.settings
-    indices, targets = setup.task.select(setup.images.split.labels, settings["seed"])
+    indices, target_of = setup.targets()
     if settings["labelled"] < 1:
         raise InputError(f"--labelled {settings['labelled']}: a class needs one label or more")
-    some = labelled_indices(targets, settings["labelled"], settings["seed"])
-    n, n_free = settings["batch_size"] // settings["parts"], settings["batch_size"] * settings["unlabelled"]
-    if n < 1:
-        raise InputError(f"--batch-size {settings['batch_size']}: does not make {settings['parts']} parts")
-    n_free = min(n_free, len(indices)) // settings["parts"]
+    some = labelled_indices(target_of[indices].cpu().numpy(), settings["labelled"], settings["seed"])
+    n = settings["batch_size"] // settings["parts"]
+    n_free = min(settings["batch_size"] * settings["unlabelled"], len(indices)) // settings["parts"]
+    if min(n, n_free) < 1:
+        sizes = f"--batch-size {settings['batch_size']} --unlabelled {settings['unlabelled']}"
+        raise InputError(f"{sizes}: make no {settings['parts']} parts of images with and without labels")
     steps = len(indices) // (n_free * settings["parts"])
     size = runs.Size(n * settings["parts"], steps, images=(n + 2 * n_free) * settings["parts"])
     network = networks.create(settings["arch"], len(setup.task.labels), setup.channels)
     strong = augmentations.strong(setup.channels, setup.side)
-    target_of = torch.zeros(len(setup.images), dtype=torch.int64)
-    target_of[indices] = torch.from_numpy(targets)
-    target_of = target_of.to(setup.device)
 
     def weak(pixels, key):
         if setup.channels == 1:  # digits are no longer themselves in a mirror

@@ -52,6 +52,15 @@ class Setup(NamedTuple):
 
         return self.images.images[torch.as_tensor(indices, device=self.device)].float() / 255
 
+    def targets(self):
+        """The places of the task's images (n,), and the outputs that are right for all images (N,), on the device."""
+        import torch
+
+        indices, targets = self.task.select(self.images.split.labels, self.settings["seed"])
+        target_of = torch.zeros(len(self.images), dtype=torch.int64)
+        target_of[indices] = torch.from_numpy(targets)
+        return indices, target_of.to(self.device)
+
     def normalised(self, pixels):
         """Floats from 0 to 1 as the network sees them."""
         return self.images.normalised(255 * pixels)
@@ -165,9 +174,13 @@ def union(chosen):
     )
 
 
-def part_size_of(settings, n_images):
-    """Images in each part of a batch, of a run with so many; raises InputError where they make no two."""
-    size = min(settings["batch_size"], n_images) // settings["parts"]
-    if size < 2:
+def size_of(settings, n_images, views=1):
+    """Images in each part of a batch, and the `supervised_imagenet.runs.Size` of a run on so many images, of each of
+    which the network sees some views; raises InputError where they make no parts of two."""
+    from supervised_imagenet.runs import Size
+
+    part_size = min(settings["batch_size"], n_images) // settings["parts"]
+    if part_size < 2:
         raise InputError(f"{n_images} images do not make {settings['parts']} parts of two; lower --parts")
-    return size
+    batch_size = part_size * settings["parts"]
+    return part_size, Size(batch_size, n_images // batch_size, views * batch_size)

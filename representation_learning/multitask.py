@@ -27,8 +27,7 @@ def learn(setup):
 
     settings, labels = setup.settings, setup.images.split.labels
     indices, _ = setup.task.select(labels, settings["seed"])
-    part_size = methods.part_size_of(settings, len(indices))
-    size = runs.Size(part_size * settings["parts"], len(indices) // (part_size * settings["parts"]))
+    part_size, size = methods.size_of(settings, len(indices))
     network = networks.create(settings["arch"], 0, setup.channels)
     heads = nn.ModuleList([nn.Linear(width_of(setup, networks), len(task.labels)) for task in setup.together])
     targets = np.full((len(heads), len(labels)), -1)  # of images that a task does not have

@@ -74,9 +74,7 @@ def two_views(setup, loss_of, heads):
 
     settings = setup.settings
     indices, _ = setup.task.select(setup.images.split.labels, settings["seed"])
-    part_size = methods.part_size_of(settings, len(indices))
-    batch_size = part_size * settings["parts"]
-    size = runs.Size(batch_size, len(indices) // batch_size, images=2 * batch_size)
+    part_size, size = methods.size_of(settings, len(indices), views=2)
     network = networks.create(settings["arch"], 0, setup.channels)
     augment = augmentations.strong(setup.channels, setup.side)
 

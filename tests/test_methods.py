@@ -357,6 +357,7 @@ def test_bad_input_is_one_sentence(refused, runs, call, tmp_path):
     assert "images, which is too few" in found
     assert "needs two ways" in refused(f"{FOLDER}/protonets.py", "--shots", 0, *place)
     assert "has 97 images" in refused(f"{FOLDER}/fixmatch.py", "--labelled", 98, *place)
+    assert "with and without labels" in refused(f"{FOLDER}/fixmatch.py", "--unlabelled", 0, *place)
     assert "one label or more" in refused(f"{FOLDER}/fixmatch.py", "--labelled", 0, *place)
     assert "must be at least 0" in refused(f"{FOLDER}/simclr.py", "--lr", -1, *place)
     assert "must be sgd or adam" in refused(f"{FOLDER}/simclr.py", "--optimizer", "lars", *place)
