@@ -8,7 +8,7 @@ only to choose a task's images. Runs go to `checkpoints/<dataset>_barlow-<task>/
 
 from info_geometry.script import run
 from representation_learning import methods
-from representation_learning.simclr import two_views, width_of
+from representation_learning.simclr import two_views
 
 RECIPES = {
     "digits": methods.SHARED
@@ -43,9 +43,7 @@ def barlow_twins(a, b, redundancy):
 def learn(setup):
     from torch import nn
 
-    from supervised_imagenet import networks
-
-    n, wide = width_of(setup, networks), setup.settings["projection"]
+    n, wide = setup.width, setup.settings["projection"]
     layers = [
         layer for size in (n, wide) for layer in (nn.Linear(size, wide, bias=False), nn.BatchNorm1d(wide), nn.ReLU())
     ]

@@ -46,6 +46,17 @@ class Setup(NamedTuple):
     def side(self):
         return self.settings["size"][1]
 
+    @property
+    def width(self):
+        """How many features the network makes of an image."""
+        import torch
+
+        from supervised_imagenet import networks
+
+        network = networks.create(self.settings["arch"], 0, self.channels).eval()
+        with torch.no_grad():
+            return networks.features(network, torch.zeros(2, *self.settings["size"])).shape[1]
+
     def pixels(self, indices):
         """Images (B, channels, S, S) at some indices, as floats from 0 to 1."""
         import torch

@@ -8,7 +8,6 @@ The point of reference for networks that learn the tasks one by one. Runs go to
 
 from info_geometry.script import run
 from representation_learning import methods
-from representation_learning.simclr import width_of
 
 RECIPES = {
     # as the supervised recipes
@@ -29,7 +28,7 @@ def learn(setup):
     indices, _ = setup.task.select(labels, settings["seed"])
     part_size, size = methods.size_of(settings, len(indices))
     network = networks.create(settings["arch"], 0, setup.channels)
-    heads = nn.ModuleList([nn.Linear(width_of(setup, networks), len(task.labels)) for task in setup.together])
+    heads = nn.ModuleList([nn.Linear(setup.width, len(task.labels)) for task in setup.together])
     targets = np.full((len(heads), len(labels)), -1)  # of images that a task does not have
     for own, task in zip(targets, setup.together, strict=True):
         places, outputs = task.select(labels, settings["seed"])

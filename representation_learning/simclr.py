@@ -44,25 +44,11 @@ def nt_xent(z, temperature):
 
 
 def learn(setup):
-    from supervised_imagenet import networks
-
-    return two_views(setup, lambda z: nt_xent(z, setup.settings["temperature"]), head_of(setup, networks))
-
-
-def head_of(setup, networks):
-    """The projection that the loss sees, two layers as in the paper; it is not part of the network."""
     from torch import nn
 
-    n = width_of(setup, networks)
-    return nn.Sequential(nn.Linear(n, n), nn.ReLU(), nn.Linear(n, setup.settings["projection"]))
-
-
-def width_of(setup, networks):
-    import torch
-
-    network = networks.create(setup.settings["arch"], 0, setup.channels).eval()
-    with torch.no_grad():
-        return networks.features(network, torch.zeros(2, *setup.settings["size"])).shape[1]
+    n = setup.width
+    head = nn.Sequential(nn.Linear(n, n), nn.ReLU(), nn.Linear(n, setup.settings["projection"]))
+    return two_views(setup, lambda z: nt_xent(z, setup.settings["temperature"]), head)
 
 
 def two_views(setup, loss_of, heads):
