@@ -339,7 +339,8 @@ script("supervised_imagenet/02_imprinting/store_labels.py --dataset digits")
 # kept for validation:
 
 # %%
-from supervised_imagenet import batches, checkpoints, datasets, imprinting, networks
+from info_geometry import imprinting
+from supervised_imagenet import batches, checkpoints, datasets, networks
 
 digits = datasets.digits()
 labels = digits.val.labels
@@ -784,7 +785,8 @@ for every in (2, 10):
 
 # %% [markdown]
 # **3.** For instance, a perceptron that has only ever seen zeros and ones. `InPCA.transform` places models into an
-# embedding that was made without them, given their distances to those that it was made from.
+# embedding that was made without them, given their distances to those that it was made from. (Here predictions stay in
+# memory; `info_geometry.Recorder` takes and stores them in any training loop.)
 
 # %%
 from info_geometry.bhattacharyya import cross

@@ -1,1 +1,1 @@
-"""Networks learning tasks: datasets, tasks, networks, checkpoints and imprinting."""
+"""Networks learning tasks: datasets, tasks, networks and checkpoints."""

@@ -10,9 +10,9 @@ from conftest import REPOSITORY
 from PIL import Image
 from torch import nn
 
-from info_geometry import predictions
+from info_geometry import imprinting, predictions
 from info_geometry.script import InputError
-from supervised_imagenet import batches, checkpoints, datasets, imprinting, networks, tasks
+from supervised_imagenet import batches, checkpoints, datasets, networks, tasks
 
 DIGITS = [str(d) for d in range(10)]
 
