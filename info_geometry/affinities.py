@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from info_geometry.samples import ROW_SUM_TOLERANCE, in_order, square_roots
+from info_geometry.samples import ROW_SUM_TOLERANCE, in_order, slices, square_roots
 
 SMALL = 1 << 32  # products: up to there all is done in float64, in a second or two
 LEAST_FLOOR = 1e-9  # the product of several affinities of less is no normal number in float32
@@ -333,8 +333,3 @@ class FewClassesEngine(CompiledEngine):
 def _strips(stop, step, start=0):
     """Slices of about equal lengths, at most `step`, from start to stop."""
     return slices(stop, -(-(stop - start) // -(-(stop - start) // step)), start)
-
-
-def slices(stop, step, start=0):
-    """Slices of `step` from start to stop, the last one shorter."""
-    return [slice(n, min(n + step, stop)) for n in range(start, stop, step)]

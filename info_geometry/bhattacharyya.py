@@ -13,9 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from info_geometry import ranks
-from info_geometry.affinities import engine_for, precision, slices
+from info_geometry.affinities import engine_for, precision
 from info_geometry.divergences import FLOOR, named_with_floor
-from info_geometry.samples import n_threads, place_of, read_blocks, sample_blocks, samples_of, shape_of, square_roots
+from info_geometry.samples import (
+    n_threads,
+    place_of,
+    read_blocks,
+    sample_blocks,
+    samples_of,
+    shape_of,
+    slices,
+    square_roots,
+)
 from info_geometry.script import InputError, available_memory
 
 BHATTACHARYYA = "bhattacharyya"

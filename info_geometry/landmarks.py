@@ -6,9 +6,8 @@ M models and m landmarks take M m distances instead of M^2 / 2, and m^2 numbers 
 import numpy as np
 from tqdm import tqdm
 
-from info_geometry.affinities import slices
 from info_geometry.bhattacharyya import BHATTACHARYYA, cross, pairwise
-from info_geometry.samples import read_blocks
+from info_geometry.samples import read_blocks, slices
 
 SEEN_SAMPLES = 256  # by which farthest landmarks are chosen
 SEEN_MODELS = 4  # times as many as are chosen

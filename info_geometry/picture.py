@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from info_geometry.script import InputError, shown, unknown
+from info_geometry.script import InputError, arrays_in, shown, unknown
 
 ANY = -1  # length of an axis
 NUMBERS = ("one", "two", "three", "four", "five")
@@ -84,7 +84,7 @@ class Picture:
         divergence = {"divergence": divergence[1:]} if divergence else {}
         fault = f"{shown(path)}: holds no embedding as info_geometry/inpca.py writes it"
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with arrays_in(path) as file:
                 arrays = {name: file[name] for name in names if name in file}
             return cls(", ".join([dataset, *divergence.values()]), **arrays, **divergence)
         except FileNotFoundError:

@@ -1,5 +1,9 @@
 """Trajectories on disk: the one thing that passes from learning to geometry.
 
+    python info_geometry/predictions.py import preds.npy predictions/mine_all --labels labels.npy
+    python info_geometry/predictions.py info preds.npy
+    python info_geometry/predictions.py check predictions/mine_all
+
 `<folder>/<dataset>_<task>/preds_<seed>.h5` holds the dataset `data`, (T, N, C): for each of T checkpoints and
 N samples a probability over C classes, in float16, compressed with LZ4 or not. This is the layout of the
 trajectories published with "A picture of the space of typical learnable tasks" (arXiv 2210.17011). Files
@@ -7,23 +11,34 @@ written here also hold, for each checkpoint, `epoch`, `step`, `accuracy`, `cross
 of its weights), and in the attribute `record` (JSON) what made them; foreign files need none of that.
 """
 
+import argparse
 import hashlib
 import itertools
-import json
+import math
 import os
 import re
-import shutil
+import warnings
 from pathlib import Path
 
 import h5py
-import hdf5plugin  # registers LZ4: without it files open but cannot be read
+import hdf5plugin  # noqa: F401  registers LZ4: without it files open but cannot be read
 import numpy as np
 
-from info_geometry.script import REPOSITORY, InputError, replacing, shown, unknown, versions
+from info_geometry.script import (
+    REPOSITORY,
+    InputError,
+    check_unchanged,
+    from_json,
+    run,
+    shown,
+    state_of,
+    unknown,
+    versions,
+)
 
 PREDICTIONS = REPOSITORY / "predictions"
 FORMATS = ("png", "pdf", "svg")
-CHUNK_VALUES = 1 << 15  # of float16: 64 KiB, one checkpoint and some samples
+PIECE_BYTES = 1 << 29  # the largest piece of a compressed file that is read, which HDF5 does as a whole
 
 
 class Trajectory:
@@ -42,10 +57,8 @@ class Trajectory:
         if not seed:
             raise InputError(f"{shown(path)}: the name must be preds_<seed>.h5 with a whole number as seed")
         self.seed = int(seed[1])
-        with _Reading(self.path) as file:
-            data = file.get("data")
-            if not isinstance(data, h5py.Dataset):
-                raise InputError(f"{shown(path)}: has no dataset 'data'; it holds {sorted(file) or 'nothing'}")
+        with Reading(self.path) as file:
+            data = dataset(file, "data", path)
             if data.ndim != 3 or 0 in data.shape or data.dtype.kind != "f":
                 raise InputError(
                     f"{shown(path)}: 'data' is {data.dtype} of shape {data.shape}; expected floats of shape "
@@ -53,19 +66,20 @@ class Trajectory:
                 )
             self.shape, self.dtype = data.shape, data.dtype
             self.record = _record(file, path)
-            beside = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+            beside = {name: item for name in file if isinstance(item := _here(file, name), h5py.Dataset)}
             self.columns = {
-                name: item[:]
+                name: dataset(file, name, path)[:]
                 for name, item in beside.items()
                 if item.shape == self.shape[:1] and item.dtype.kind in "fiu"
             }
+            self._state = state_of(file.id.get_vfd_handle())
             self.epochs = self.columns.get("epoch", np.arange(len(self))).astype(float)
 
     def __len__(self):
         return self.shape[0]
 
     def __getitem__(self, key):
-        with _Reading(self.path) as file:
+        with Reading(self.path, self._state) as file:
             return file["data"][key]
 
     @property
@@ -95,34 +109,85 @@ class Trajectory:
         return f"{self.path.parent.name}/{self.path.name}"
 
 
-class _Reading:
-    """An HDF5 file opened for reading; whatever a damaged one leads to becomes an InputError that names it."""
+class Reading:
+    """An HDF5 file opened for reading; whatever a damaged one leads to becomes an InputError that names it.
 
-    def __init__(self, path):
-        self.path = path
+    Where its `state` is given, so does a file that has become another, or grows, before it is closed again.
+    """
+
+    def __init__(self, path, state=None):
+        self.path, self.state = Path(path), state
 
     def __enter__(self):
         try:
             self.file = h5py.File(self.path, "r")
         except Exception as error:
             raise self._fault(error) from error
+        self._check_state()
         return self.file
 
     def __exit__(self, kind, error, traceback):
-        self.file.close()
+        try:
+            if kind is None:
+                self._check_state()
+        finally:
+            self.file.close()
         if isinstance(error, Exception) and not isinstance(error, InputError):
             raise self._fault(error) from error
+
+    def _check_state(self):
+        if self.state:
+            check_unchanged(self.path, self.state, state_of(self.file.id.get_vfd_handle()))
 
     def _fault(self, error):
         if not self.path.exists():
             return InputError(f"{shown(self.path)}: no such file")
-        return InputError(f"{shown(self.path)}: not a readable HDF5 file, perhaps cut short ({error})")
+        if isinstance(error, BlockingIOError):
+            return InputError(f"{shown(self.path)}: another process is writing it; wait until it is whole")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return InputError(f"{shown(self.path)}: not a readable HDF5 file, perhaps cut short ({reason})")
+
+
+def _here(file, name):
+    """What an HDF5 file holds under a name; None for a link to somewhere else."""
+    return file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+
+
+def dataset(file, name, path):
+    """The dataset called `name` of an HDF5 file, all of which is in the file, in pieces that memory holds.
+
+    Raises InputError where there is none, where it or its values are in another file, and where the file has less than
+    it says.
+    """
+    if name in file and _here(file, name) is None:
+        raise InputError(f"{shown(path)}: {name!r} is a link to somewhere else, which is not followed")
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset):
+        held = sorted(file)[:8]
+        raise InputError(f"{shown(path)}: has no dataset {name!r}; it holds {', '.join(held) or 'nothing'}")
+    if found.is_virtual or found.external:
+        raise InputError(
+            f"{shown(path)}: {name!r} has its values in another file, which is not read; copy them into it"
+        )
+    if found.chunks and math.prod(found.chunks) * found.dtype.itemsize > PIECE_BYTES:
+        raise InputError(
+            f"{shown(path)}: {name!r} is stored in pieces of shape {found.chunks}, each of which has to be read as a "
+            "whole; h5repack -l CHUNK=... stores it in smaller ones"
+        )
+    if found.chunks:
+        wanted = math.prod(-(-n // size) for n, size in zip(found.shape, found.chunks, strict=True))
+        lacking = found.id.get_num_chunks() < wanted
+    else:
+        lacking = found.id.get_storage_size() < math.prod(found.shape) * found.dtype.itemsize
+    if lacking:
+        raise InputError(f"{shown(path)}: {name!r} is said to be of shape {found.shape}, but not all of that is there")
+    return found
 
 
 def _record(file, path):
     text = file.attrs.get("record", "{}")
     try:
-        record = json.loads(text)
+        record = from_json(text)
     except (TypeError, ValueError):
         record = None
     if not isinstance(record, dict):
@@ -230,6 +295,12 @@ def read(folders, force=False):
             raise InputError(f"{shown(folder)}: holds no files preds_<seed>.h5")
         trajectories += sorted(map(Trajectory, files), key=lambda t: t.seed)
     _check_comparable(trajectories, force)
+    for t in trajectories:
+        if waiting := len(list(t.path.with_name(f".{t.path.stem}.parts").glob("[0-9]*.npz"))):
+            warnings.warn(
+                f"{shown(t.path)}: lacks {waiting} checkpoints that lie beside it, of a run that goes on or was killed",
+                stacklevel=2,
+            )
     return trajectories
 
 
@@ -252,6 +323,7 @@ def _check_comparable(trajectories, force):
             )
         for key, fault in (
             ("samples_sha256", "predicts other samples than {}"),
+            ("probe_sha256", "was recorded of other samples than {}"),
             ("labels_sha256", "predicts other labels than {}"),
             ("imprinting", "was imprinted by another rule than {}; --force compares them all the same"),
             ("view", "was made from other views of the images than {}; --force compares them all the same"),
@@ -270,11 +342,16 @@ def digest(values):
     return hashlib.sha256(data).hexdigest()
 
 
+def labels_path(folder):
+    """Where the labels of a prediction folder <dataset>_<task> are: labels/<dataset>_val_labels.npy beside it."""
+    return folder.parent / "labels" / f"{folder.name.partition('_')[0]}_val_labels.npy"
+
+
 def labels_beside(trajectories):
-    """The path where `read_labels` looks: labels/<dataset>_val_labels.npy beside the prediction folders, or, where
-    these are one of several rules' folders, beside that."""
-    first = trajectories[0]
-    paths = [root / "labels" / f"{first.dataset}_val_labels.npy" for root in first.path.parents[1:3]]
+    """The path where `read_labels` looks: `labels_path` the first folder, or, where this is one of several rules'
+    folders, beside these."""
+    folder = trajectories[0].path.parent
+    paths = [labels_path(folder), labels_path(folder.parent.with_name(folder.name))]
     return next(filter(Path.exists, paths), paths[0])
 
 
@@ -289,12 +366,11 @@ def read_labels(path, trajectories):
     if not path.exists():
         raise InputError(f"{shown(path)}: no such file of labels; name one with --labels")
     try:
-        labels = np.load(path, allow_pickle=False)
+        labels = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # whatever the bytes of a file that is no array may lead to
         raise InputError(f"{shown(path)}: not a readable .npy array ({error})") from error
-    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.shape != (n_samples,):
-        found = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else "several arrays"
-        raise InputError(f"{shown(path)}: holds {found}; expected {n_samples} whole numbers")
+    if labels.dtype.kind not in "iu" or labels.shape != (n_samples,):
+        raise InputError(f"{shown(path)}: holds {labels.dtype} {labels.shape}; expected {n_samples} whole numbers")
     outside = np.flatnonzero((labels < 0) | (labels >= n_classes))
     if outside.size:
         n = outside[0]
@@ -305,160 +381,54 @@ def read_labels(path, trajectories):
     return labels.astype(np.int64)
 
 
-class Writer:
-    """Writes a trajectory checkpoint by checkpoint; what is written survives a kill.
-
-    Each checkpoint is a file of its own beside the target until `finish` joins them, after those that the target held
-    before, under the final name. `ids` names all checkpoints, such as by a hash of their weights, and `samples` all
-    samples; `missing` lists the checkpoints that are yet to be written, in any order and by any process, after one
-    process has called `begin`. `record` says what makes the predictions. A target or parts of other checkpoints, or
-    made otherwise, raise InputError, unless `overwrite`, which starts anew.
-    """
-
-    def __init__(self, path, record, ids, overwrite=False, samples=None):
-        self.path, self.record, self.ids = Path(path), json.loads(json.dumps(record)), list(ids)
-        # bytes of one length, which are compressed as strings of many lengths are not
-        self.samples = np.array([id.encode() for id in samples or []])
-        self.parts = self.path.with_name(f".{self.path.stem}.parts")
-        self.n_joined = self._found(self._joined, overwrite) or 0
-        there = self._found(self._there, overwrite) or []
-        self.missing = [i for i in range(self.n_joined, len(self.ids)) if i not in there]
-        self.fresh = not there
-
-    def _found(self, find, overwrite):
-        try:
-            return find()
-        except InputError:
-            if not overwrite:
-                raise
-            return None
-
-    def _joined(self):
-        """How many checkpoints the target holds."""
-        if not self.path.exists():
-            return 0
-        self._check(Trajectory(self.path).record, self.path)
-        with _Reading(self.path) as file:
-            ids = file["id"].asstr()[:]
-        for index, id in enumerate(ids):
-            self._check_id(index, id, self.path)
-        return len(ids)
-
-    def _there(self):
-        """The checkpoints that are files of their own."""
-        there = []
-        for part in sorted(self.parts.glob("[0-9]*.npz")):
-            try:
-                with np.load(part, allow_pickle=False) as arrays:
-                    id, record = str(arrays["id"]), json.loads(str(arrays["record"]))
-                    _ = arrays["data"]
-            except Exception:  # damaged, such as by a power cut: it is made again
-                continue
-            self._check(record, part)
-            self._check_id(int(part.stem), id, part)
-            there.append(int(part.stem))
-        return there
-
-    def _check(self, record, path):
-        if differ := differing(record, self.record):
-            raise InputError(f"{shown(path)}: made with other settings ({differ}); --overwrite makes it anew")
-
-    def _check_id(self, index, id, path):
-        if self.ids[index : index + 1] != [id]:
-            raise InputError(
-                f"{shown(path)}: made from other checkpoints than there are now; --overwrite makes it anew"
-            )
-
-    def _part(self, index):
-        return self.parts / f"{index:05d}.npz"
-
-    def begin(self):
-        """Make way for what is to be written."""
-        if self.fresh:  # what may lie there is not of these checkpoints
-            shutil.rmtree(self.parts, ignore_errors=True)
-
-    def write(self, index, predictions, **scalars):
-        """Store predictions (N, C) of checkpoint `index` as they are, with numbers such as epoch=, accuracy=."""
-        known = {"id": np.array(self.ids[index]), "record": np.array(json.dumps(self.record))}
-        with replacing(self._part(index)) as partial:
-            np.savez(partial, data=predictions, **known, **scalars)
-
-    def finish(self):
-        """Join what is new to the file under the final name; without anything new, do nothing."""
-        if self.n_joined < len(self.ids):
-            with replacing(self.path) as partial:
-                _reserve(partial, self._largest_size())
-                with h5py.File(partial, "w") as file:
-                    self._join(file)
-        self.n_joined, self.missing = len(self.ids), []
-        shutil.rmtree(self.parts, ignore_errors=True)
-
-    def _largest_size(self):
-        """Bytes that suffice for the joined file, were nothing to be compressed."""
-        part = self._part(len(self.ids) - 1).stat().st_size
-        return int(1.02 * part * len(self.ids)) + self.samples.nbytes + (1 << 20)
-
-    def _join(self, file):
-        if self.n_joined:
-            with h5py.File(self.path) as old:
-                for name in old:
-                    old.copy(name, file)
-                    if name != "samples":
-                        file[name].resize(len(self.ids), axis=0)
-        elif len(self.samples):
-            file.create_dataset("samples", data=self.samples, **hdf5plugin.LZ4())
-        for index in range(self.n_joined, len(self.ids)):
-            with np.load(self._part(index), allow_pickle=False) as part:
-                for name in sorted(set(part.files) - {"record"}):
-                    if name not in file:
-                        _create(file, name, part[name], len(self.ids))
-                    file[name][index] = part[name] if name != "id" else str(part[name])
-        file.attrs["record"] = json.dumps(self.record, sort_keys=True)
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    importing = commands.add_parser("import", help="bring arrays of any format to the one of this repository")
+    info = commands.add_parser("info", help="say what a file, or a folder of files, holds")
+    check = commands.add_parser("check", help="say whether runs can be compared")
+    for command in (importing, info):
+        command.add_argument("source", type=Path, help=".npy, .npz, .h5, .pt, .csv or .txt, or a folder of such files")
+        command.add_argument("--key", help="of several arrays in a file, the one to take")
+        command.add_argument(
+            "--axes", help="a letter for each axis, such as TNC: S(eeds), T (checkpoints), N (samples), C(lasses)"
+        )
+        command.add_argument("--kind", help="probabilities, log-probabilities or logits (default: told by the values)")
+        command.add_argument("--binary", action="store_true", help="one number a sample, for the second of two classes")
+        command.add_argument("--labels", type=Path, help="true classes, one for each sample")
+    importing.add_argument("folder", type=Path, help="<dataset>_<task>, in which to store")
+    importing.add_argument("--seed", type=int, default=0, help="of the run, or of the first of several (default: 0)")
+    importing.add_argument("--dtype", choices=["float16", "float32"], help="to store (default: float16 if it is that)")
+    importing.add_argument("--overwrite", action="store_true", help="replace what is there")
+    check.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="<dataset>_<task>")
+    check.add_argument("--force", action="store_true", help="compare even what was imprinted by different rules")
+    args = parser.parse_args()
+    lines = _check(args) if args.command == "check" else _import_or_info(args)
+    print(*list(lines), sep="\n")
 
 
-def _chunk_samples(n_classes):
-    """Samples in one chunk of a prediction file: small enough that a block of samples over all checkpoints
-    reads little else, large enough that a checkpoint is written in few pieces."""
-    return max(1, CHUNK_VALUES // n_classes)
+def _check(args):
+    from info_geometry import inspection
+
+    return inspection.check(args.folders, args.force)
 
 
-def _create(file, name, value, length):
-    dtype = h5py.string_dtype() if value.dtype.kind == "U" else value.dtype
-    chunks, filters = (64,), {}
-    if value.ndim:
-        n_samples, n_classes = value.shape
-        chunks = (1, min(n_samples, _chunk_samples(n_classes)), n_classes)
-        filters = hdf5plugin.LZ4()
-    file.create_dataset(name, (length, *value.shape), dtype, maxshape=(None, *value.shape), chunks=chunks, **filters)
+def _import_or_info(args):
+    from info_geometry import importing, inspection
+
+    if args.kind not in (None, *importing.KINDS):
+        raise unknown("kind of values", args.kind, importing.KINDS)
+    with importing.Source(args.source, args.key, args.axes, args.kind, args.binary) as source:
+        labels = importing.labels_in(args.labels, *source.shape) if args.labels else None
+        if args.command == "info":
+            yield from inspection.info(source, labels)
+            return
+        if args.seed < 0:
+            raise InputError(f"--seed {args.seed}: seeds are whole numbers from 0")
+        paths = importing.import_runs(source, args.folder, args.seed, labels, args.dtype, args.overwrite)
+        yield str(source)
+        yield from map(shown, paths)
 
 
-def _reserve(path, size):
-    """Fail now if there is no room: HDF5 cannot close a file that it cannot write, and takes the process down."""
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-
-
-def differing(found, wanted):
-    """One line naming the settings in which two records differ, but for the versions; empty if in none."""
-    if not isinstance(found, dict):
-        return f"{type(found).__name__} there"
-    found, wanted = _flat(found), _flat(wanted)
-    keys = [k for k in sorted(found.keys() | wanted.keys()) if found.get(k) != wanted.get(k)]
-    keys = [k for k in keys if "versions" not in k.split(".")]
-    return ", ".join(f"{k}: {found.get(k)} there, {wanted.get(k)} wanted" for k in keys[:4])
-
-
-def differing_file(path, wanted):
-    """What `differing` says of the record in a JSON file; that it is not readable, if so."""
-    try:
-        return differing(json.loads(path.read_text()), wanted)
-    except (OSError, ValueError) as error:
-        return f"it is not readable: {error}"
-
-
-def _flat(record, prefix=""):
-    flat = {}
-    for key, value in record.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+if __name__ == "__main__":
+    run(main, resumes=True)

@@ -4,10 +4,11 @@ import contextlib
 import datetime
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 
-from info_geometry.script import InputError
+from info_geometry.script import InputError, held, shown, writing
 
 
 @contextlib.contextmanager
@@ -127,6 +128,33 @@ def agree(number, path):
     not."""
     if least(number) != number:
         raise InputError(f"{path}: the processes do not see the same files there; start again when they do")
+
+
+@contextlib.contextmanager
+def alone(path):
+    """Keep all processes but these from writing `path` bit by bit, as long as the block runs; raises InputError where
+    others are at it. Folders that are made for it, and left empty, are gone afterwards."""
+    path = Path(path)
+    lock = path.with_name(f".{path.stem}.lock")
+    with contextlib.ExitStack() as stack:
+        if rank() == 0:
+            for folder in reversed(lock.parents):
+                if not folder.exists():
+                    stack.callback(_remove_if_empty, folder)
+            with writing(path):
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    stack.enter_context(held(lock, wait=False))
+                except BlockingIOError:
+                    fault = f"{shown(path)}: another process is writing it; wait until it has ended, or stop it"
+                    raise InputError(fault) from None
+        wait()
+        yield
+
+
+def _remove_if_empty(folder):
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def wait():

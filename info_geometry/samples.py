@@ -142,6 +142,11 @@ def _block_size(n_bytes, stacks, beside=0):
     return max(1, n_bytes // (8 * stacks[0].shape[2] * n_models))
 
 
+def slices(stop, step, start=0):
+    """Slices of `step` from start to stop, the last one shorter."""
+    return [slice(n, min(n + step, stop)) for n in range(start, stop, step)]
+
+
 def numbered(blocks):
     """Yield (n, blocks) of what `sample_blocks` yields, n the number of the first sample."""
     n = 0

@@ -2,22 +2,35 @@
 
 import contextlib
 import difflib
+import errno
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
 import time
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 class InputError(ValueError):
     """Bad input, said in one sentence: the file, the place in it, and the way out."""
+
+
+def natural(path):
+    """By which paths are sorted so that 9 comes before 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", Path(path).name)]
 
 
 def unknown(kind, name, known):
@@ -55,18 +68,56 @@ def _say(sentence, status):
 def replacing(path):
     """Yield a path beside `path` to write to; it takes the final name only when the block ends well.
 
-    A killed process leaves the old file or the new one. Raises InputError where nothing can be written.
+    A killed process leaves the old file or the new one, and of two at once one waits for the other. Raises InputError
+    where nothing can be written.
     """
     path = Path(path)
     partial = _partial(path)
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with held(partial):
             yield partial
             os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def held(path, wait=True):
+    """Hold the file `path`, made for this purpose, so that no other process can; it is gone afterwards.
+
+    What a killed process held is free. Raises BlockingIOError where another has it, unless this is to `wait`.
+    """
+    file = _locked(path, wait)
+    try:
+        yield
     finally:
         with contextlib.suppress(OSError):
-            partial.unlink()
+            if _is(file, path):  # it may have been given another name
+                os.unlink(path)
+        os.close(file)
+
+
+def _locked(path, wait):
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(file)
+            raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # file systems without locks
+                os.close(file)
+                raise
+        if _is(file, path):
+            return file
+        os.close(file)  # whoever had it took it away meanwhile
+
+
+def _is(file, path):
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    return False
 
 
 @contextlib.contextmanager
@@ -90,6 +141,18 @@ def shown(path):
     return str(path)
 
 
+def state_of(file):
+    """What tells a file, a path or a descriptor, from another of its name, and from itself at another time."""
+    stat = os.stat(file)
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def check_unchanged(path, before, now):
+    """Raise InputError where the state of a file (see `state_of`) is no longer what it was."""
+    if now != before:
+        raise InputError(f"{shown(path)}: was changed while it was read; start again when it is whole")
+
+
 def versions(*packages):
     """What a result depends on beside its settings: {name: version} of Python, this project and `packages`."""
     found = {"python": platform.python_version()}
@@ -97,6 +160,55 @@ def versions(*packages):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def from_json(text):
+    """What a text in JSON says; raises ValueError for what is none, or is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+@contextlib.contextmanager
+def arrays_in(path):
+    """The arrays of an .npz file that was written here, {name: array}; raises ValueError for a compressed one, which
+    might be larger than memory."""
+    with zipfile.ZipFile(path) as archive:
+        if any(info.file_size > info.compress_size for info in archive.infolist()):
+            raise ValueError("is compressed, and was not written here")
+    with np.load(path, allow_pickle=False) as arrays:
+        yield arrays
+
+
+def differing(found, wanted):
+    """One line naming the settings in which two records differ, but for the versions; empty if in none."""
+    if not isinstance(found, dict):
+        return f"{type(found).__name__} there"
+    found, wanted = _flat(found), _flat(wanted)
+    keys = [k for k in sorted(found.keys() | wanted.keys()) if found.get(k) != wanted.get(k)]
+    keys = [k for k in keys if "versions" not in k.split(".")]
+    return ", ".join(f"{k}: {found.get(k)!s:.60} there, {wanted.get(k)!s:.60} wanted" for k in keys[:4])
+
+
+def differing_file(path, wanted):
+    """What `differing` says of the record in a JSON file; that it is not readable, if so."""
+    try:
+        return differing(from_json(path.read_text()), wanted)
+    except (OSError, ValueError) as error:
+        return f"it is not readable: {error}"
+
+
+def _flat(record):
+    flat, waiting = {}, [("", record)]
+    while waiting:
+        prefix, part = waiting.pop()
+        for key, value in part.items():
+            if isinstance(value, dict):
+                waiting.append((f"{prefix}{key}.", value))
+            else:
+                flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def available_memory():
@@ -132,7 +244,7 @@ class Unfinished:
 
     def load(self):
         """The arrays of the last `save` of the same computation, {name: array}; none if there are none."""
-        with contextlib.suppress(Exception), np.load(self.path, allow_pickle=False) as found:  # anything may lie there
+        with contextlib.suppress(Exception), arrays_in(self.path) as found:  # anything may lie there
             if str(found["record"]) == self.record:
                 return {name: found[name] for name in found.files}
         return {}

@@ -121,9 +121,10 @@ def common_range(progress, names):
     first, last = np.array([p[0] for p in progress]), np.array([p.max() for p in progress])
     late, early = first.argmax(), last.argmin()
     if first[late] >= last[early]:
+        where, which = (names[late], "one of the two") if late != early else ("it", "it")
         raise InputError(
-            f"{names[early]}: its progress, at most {last[early]:.6g}, does not pass {first[late]:.6g}, where "
-            f"{names[late]} begins: there is nothing to compare; leave out one of the two, or train longer"
+            f"{names[early]}: its progress, at most {last[early]:.6g}, does not pass {first[late]:.6g}, where {where} "
+            f"begins: there is nothing to compare; leave {which} out, or train longer"
         )
     return first[late], last[early]
 

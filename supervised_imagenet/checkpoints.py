@@ -7,14 +7,13 @@ run goes on.
 
 import hashlib
 import io
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from info_geometry.script import InputError, replacing, shown
+from info_geometry.script import InputError, natural, replacing, shown
 from supervised_imagenet import networks
 
 WEIGHTS_KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "weights")
@@ -44,11 +43,7 @@ def listed(folder):
     if not Path(folder).is_dir():
         raise InputError(f"{shown(folder)}: no such folder of checkpoints")
     paths = [p for p in Path(folder).iterdir() if p.suffix in (".pt", ".pth") and p.name != "resume.pt"]
-    return sorted((p for p in paths if not p.name.startswith(".")), key=_natural)
-
-
-def _natural(path):
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    return sorted((p for p in paths if not p.name.startswith(".")), key=natural)
 
 
 def save(path, **content):

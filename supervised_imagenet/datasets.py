@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from info_geometry.script import REPOSITORY, InputError, shown, unknown
+from info_geometry.script import REPOSITORY, InputError, arrays_in, shown, unknown
 from supervised_imagenet import wordnet
 
 LOADERS = {  # of datasets that fit into memory, from the folder --data-dir
@@ -259,7 +259,7 @@ def read_manifest(data_dir):
     """Classes and the two splits, yet without images, of a folder that prepare_imagenet.py made."""
     path = data_dir / MANIFEST
     try:
-        with np.load(path, allow_pickle=False) as manifest:
+        with arrays_in(path) as manifest:
             classes = [str(name) for name in manifest["classes"]]
             splits = []
             for split in ("train", "val"):

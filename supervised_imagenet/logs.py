@@ -3,7 +3,7 @@
 import contextlib
 import json
 
-from info_geometry.script import InputError, replacing, writing
+from info_geometry.script import InputError, from_json, replacing, writing
 
 
 class Log:
@@ -30,7 +30,7 @@ def read(folder):
     rows = []
     with contextlib.suppress(OSError, ValueError):
         for line in (folder / "log.jsonl").read_text().splitlines():
-            rows.append(json.loads(line))
+            rows.append(from_json(line))
     return rows
 
 

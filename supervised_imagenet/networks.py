@@ -152,6 +152,23 @@ def track_statistics(network, tracked):
             module.track_running_stats = tracked
 
 
+def renew_statistics(network, batches):
+    """Have norms normalise by means and variances of `batches` of images, whole batch by whole batch, in place of what
+    they noted while the weights were others ("precise batch normalisation", Wu and Johnson, arXiv 2105.07576)."""
+    norms = [module for module in network.modules() if getattr(module, "running_mean", None) is not None]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over batches
+        norm.train()
+    with torch.no_grad():
+        for images in batches if norms else ():
+            features(network, images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
 @contextlib.contextmanager
 def memory_suffices(device, way_out):
     """Turn a lack of memory on a GPU into the sentence that says what to do."""

@@ -4,6 +4,7 @@ A method is a generator of losses, one for each part of each batch; what is rand
 the number of the step. A run is a folder, see `supervised_imagenet.checkpoints`.
 """
 
+import contextlib
 import json
 import shutil
 import time
@@ -15,8 +16,8 @@ from timm.optim import param_groups_weight_decay
 from tqdm import tqdm
 
 from info_geometry import ranks
-from info_geometry.predictions import differing_file, digest
-from info_geometry.script import InputError, replacing, shown, versions
+from info_geometry.predictions import digest
+from info_geometry.script import InputError, differing_file, replacing, shown, versions
 from supervised_imagenet import checkpoints, networks, recipes
 from supervised_imagenet.logs import Log
 
@@ -58,14 +59,19 @@ def settings_of(dataset, shape, task, seed, recipe, device, start=None):
     }
 
 
-def begin(folder, settings, overwrite):
-    """Note the settings in the run's folder, emptied first if `overwrite` and if a run with others is there.
+@contextlib.contextmanager
+def begun(folder, settings, overwrite):
+    """Have the run's folder for these processes alone, with the settings noted in it, while the block runs; it is
+    emptied first if `overwrite` and if a run with others is there.
 
-    Raises InputError where such a run, or anything without settings, is there and not to be overwritten.
+    Raises InputError where such a run, or anything without settings, is there and not to be overwritten, and where
+    another process is at this run.
     """
-    if ranks.rank() == 0:
-        _begin(folder, settings, overwrite)
-    ranks.wait()
+    with ranks.alone(folder):
+        if ranks.rank() == 0:
+            _begin(folder, settings, overwrite)
+        ranks.wait()
+        yield
 
 
 def _begin(folder, settings, overwrite):

@@ -8,14 +8,13 @@ at random, which `random:<n>:1`, `random:<n>:2`, ... draw anew (seeds of a task 
 """
 
 import contextlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from info_geometry.script import InputError, shown, unknown
+from info_geometry.script import InputError, from_json, shown, unknown
 from supervised_imagenet import wordnet
 
 FOLDER = Path(__file__).resolve().parent / "tasks"
@@ -154,7 +153,7 @@ def _imagenet_labels(path):
 
 def _read(path):
     try:
-        content = json.loads(path.read_text())
+        content = from_json(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{shown(path)}: not a readable JSON file ({error})") from error
     return content if isinstance(content, dict) else {}

@@ -567,3 +567,70 @@ def test_geodesic_angles_keep_small_ones():
     r = np.array([[1.0, 0.0]])
     s = np.array([[np.cos(1e-9), np.sin(1e-9)]])
     np.testing.assert_allclose(geodesic.angles(r, s), 1e-9, rtol=1e-9)
+
+
+# --- degenerate predictions, whose values follow from the definitions on paper
+
+
+def test_distances_of_corners_of_the_simplex():
+    """With C = 4: d_B is -log of the sum of sqrt(p q), at least 1e-6."""
+    uniform, truth, other = np.full(4, 0.25), np.eye(4)[2], np.eye(4)[0]
+    rest = (1 - truth) / 3  # anti-truth: anything but the right class
+    P = np.stack([uniform, truth, other, rest])[:, None]
+    floor = -np.log(1e-6)
+    expected = [
+        [0, np.log(4) / 2, np.log(4) / 2, np.log(4 / 3) / 2],
+        [np.log(4) / 2, 0, floor, floor],
+        [np.log(4) / 2, floor, 0, np.log(3) / 2],
+        [np.log(4 / 3) / 2, floor, np.log(3) / 2, 0],
+    ]
+    for dtype in (np.float16, np.float32, np.float64):
+        with pytest.warns(FloorWarning, match="2 of 6 affinities were below the floor"):
+            found = pairwise(P.astype(dtype))
+        # thirds are rounded to 11 bits in float16
+        np.testing.assert_allclose(found, expected, atol=1e-6 if dtype != np.float16 else 1e-4)
+
+
+def test_progress_of_anti_truth_is_none():
+    """Where the true class has no probability, the affinity with the geodesic falls from ignorance on."""
+    truth = np.eye(4)[[2]]
+    P = np.stack([np.full((1, 4), 0.25), truth, (1 - truth) / 3, np.eye(4)[[0]]])
+    assert progress(P, np.array([2])).tolist() == [0, 1, 0, 0]
+
+
+def test_subnormal_probabilities_are_distances_of_half_themselves():
+    """-log sqrt(1 - e) = e / 2 + O(e^2)."""
+    for e in (1e-310, 5e-324, 2.0**-24):  # the last is float16's smallest
+        P = np.array([[[1 - e, e]], [[1, 0]]])
+        np.testing.assert_allclose(pairwise(P, dtype=np.float64)[0, 1], e / 2, rtol=1e-7, atol=1e-16)
+    half = np.array([[[1, 2.0**-24]], [[1, 0]]], dtype=np.float16)  # 1 - 2^-24 is 1 there: the row is normalised
+    np.testing.assert_allclose(pairwise(half, dtype=np.float64)[0, 1], 2.0**-25, rtol=1e-6)
+
+
+def test_one_class_is_a_single_point():
+    P = np.ones((3, 5, 1))
+    assert (pairwise(P) == 0).all()
+    assert (progress(P, np.zeros(5, int)) == 0).all()
+    assert (InPCA().fit(P).embedding_ == 0).all()
+    assert riemann_length(P) == 0
+
+
+def test_one_sample_and_two_models():
+    """D = [[0, d], [d, 0]] has the eigenvalue d / 2, and coordinates half a root of d to either side."""
+    P = np.array([[[0.5, 0.5]], [[1.0, 0.0]]])
+    d = np.log(2) / 2
+    inpca = InPCA(2).fit(P)
+    np.testing.assert_allclose(inpca.eigenvalues_, [d / 2, 0], atol=1e-15)
+    np.testing.assert_allclose(np.abs(inpca.embedding_), [[np.sqrt(d) / 2, 0]] * 2, atol=1e-8)
+    np.testing.assert_allclose(inpca.explained_stress_, 1, atol=1e-7)  # a root of rounding
+    np.testing.assert_allclose(riemann_length(P), 2 * np.sqrt(d), rtol=1e-12)
+
+
+def test_equal_models_are_one_point():
+    P = np.repeat(models(1), 4, axis=0)
+    assert (pairwise(P) == 0).all()
+    assert riemann_length(P) == 0
+    inpca = InPCA(2).fit(P)
+    assert (inpca.embedding_ == 0).all()
+    assert inpca.explained_stress_.tolist() == [1, 1]
+    np.testing.assert_array_equal(inpca.transform(P), inpca.embedding_)

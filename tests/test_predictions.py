@@ -7,9 +7,10 @@ from conftest import labels_of, models, trajectory, write_published
 
 from info_geometry import samples
 from info_geometry.bhattacharyya import pairwise
-from info_geometry.predictions import Models, Trajectory, Writer, digest, read, read_labels
+from info_geometry.predictions import Models, Trajectory, digest, read, read_labels
 from info_geometry.samples import square_roots
 from info_geometry.script import InputError, replacing, unknown
+from info_geometry.writer import Writer
 
 RECORD = {"task": "a", "imprinting": {"rule": "euclidean"}, "versions": {"numpy": "1"}}
 

@@ -10,7 +10,7 @@ import time
 import h5py
 import numpy as np
 import pytest
-from conftest import REPOSITORY, labels_of, models, trajectory, write_published
+from conftest import REPOSITORY, h5_of, labels_of, models, trajectory, write_published
 
 from info_geometry import trajectory as functions
 from info_geometry.bhattacharyya import pairwise
@@ -167,11 +167,6 @@ def test_more_tasks_than_colours_are_told_apart(tmp_path, call):
 # --- what they say of bad input
 
 
-def h5(path, P, name="data"):
-    with h5py.File(path, "w") as file:
-        file[name] = P
-
-
 def spoiled(value):
     P = trajectory()
     P[4, 11] = value
@@ -182,16 +177,16 @@ FAULTS = {
     "a text file": (lambda p: p.write_text("no HDF5"), "preds_1.h5: not a readable HDF5 file"),
     "a truncated file": (lambda p: p.write_bytes(p.read_bytes()[:3000]), "preds_1.h5: not a readable HDF5 file"),
     "an empty file": (lambda p: p.write_bytes(b""), "preds_1.h5: not a readable HDF5 file"),
-    "no data": (lambda p: h5(p, trajectory(), "predictions"), "no dataset 'data'; it holds ['predictions']"),
-    "data that is a group": (lambda p: h5(p, trajectory(), "data/inside"), "no dataset 'data'"),
-    "a wrong rank": (lambda p: h5(p, trajectory()[0]), "float64 of shape (60, 5)"),
-    "whole numbers": (lambda p: h5(p, np.zeros((2, 60, 5), int)), "int64 of shape"),
-    "no checkpoints": (lambda p: h5(p, np.zeros((0, 60, 5))), "shape (0, 60, 5)"),
-    "not a number": (lambda p: h5(p, spoiled(np.nan)), "preds_1.h5: data[4, 11] holds a value that is not finite"),
-    "a negative value": (lambda p: h5(p, spoiled([-0.1, 1.1, 0, 0, 0])), "data[4, 11] holds a negative value, -0.1"),
-    "a sum of half": (lambda p: h5(p, spoiled([0.1] * 5)), "data[4, 11] sums to 0.5"),
-    "other samples": (lambda p: h5(p, trajectory(n_samples=50)), "has 50 samples and 5 classes, but"),
-    "other classes": (lambda p: h5(p, trajectory(n_classes=6)), "has 60 samples and 6 classes, but"),
+    "no data": (lambda p: h5_of(p, trajectory(), "predictions"), "no dataset 'data'; it holds predictions"),
+    "data that is a group": (lambda p: h5_of(p, trajectory(), "data/inside"), "no dataset 'data'"),
+    "a wrong rank": (lambda p: h5_of(p, trajectory()[0]), "float64 of shape (60, 5)"),
+    "whole numbers": (lambda p: h5_of(p, np.zeros((2, 60, 5), int)), "int64 of shape"),
+    "no checkpoints": (lambda p: h5_of(p, np.zeros((0, 60, 5))), "shape (0, 60, 5)"),
+    "not a number": (lambda p: h5_of(p, spoiled(np.nan)), "preds_1.h5: data[4, 11] holds a value that is not finite"),
+    "a negative value": (lambda p: h5_of(p, spoiled([-0.1, 1.1, 0, 0, 0])), "data[4, 11] holds a negative value, -0.1"),
+    "a sum of half": (lambda p: h5_of(p, spoiled([0.1] * 5)), "data[4, 11] sums to 0.5"),
+    "other samples": (lambda p: h5_of(p, trajectory(n_samples=50)), "has 50 samples and 5 classes, but"),
+    "other classes": (lambda p: h5_of(p, trajectory(n_classes=6)), "has 60 samples and 6 classes, but"),
     "a name without a seed": (lambda p: p.rename(p.with_name("preds_best.h5")), "preds_best.h5: the name must be"),
     "a seed twice": (lambda p: p.rename(p.with_name("preds_00.h5")), "seed 0 of task a is also in"),
 }

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from info_geometry.predictions import differing_file
-from info_geometry.script import InputError, replacing, run, shown, versions, writing
+from info_geometry.script import InputError, arrays_in, differing_file, replacing, run, shown, versions, writing
 from supervised_imagenet import datasets
 
 
@@ -61,7 +60,7 @@ def main():
         )
     path = args.target / datasets.MANIFEST
     with replacing(path) as partial:
-        np.savez_compressed(partial, **manifest)
+        np.savez(partial, **manifest)
     n_images = len(manifest["train_ids"]) + len(manifest["val_ids"])
     print(f"{shown(path)}: {n_images} images of {len(classes)} classes" + f", {len(corrupt)} left out" * bool(corrupt))
 
@@ -81,7 +80,7 @@ def recorded(target, split):
     if not (target / datasets.MANIFEST).exists():
         return {}
     datasets.read_manifest(target)  # which says what is wrong with it
-    with np.load(target / datasets.MANIFEST, allow_pickle=False) as manifest:
+    with arrays_in(target / datasets.MANIFEST) as manifest:
         return dict(zip(manifest[f"{split}_ids"].tolist(), map(bytes, manifest[f"{split}_sha256"]), strict=True))
 
 

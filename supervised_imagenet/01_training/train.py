@@ -86,8 +86,11 @@ def main():
             settings = runs.settings_of(dataset, shape, task, seed, recipe, device, start)
             if ranks.rank() == 0:
                 say(task)
-            runs.begin(folder, settings, args.overwrite)
-            with networks.memory_suffices(device, "lower --batch-size, or raise --parts"), networks.compiler_works():
+            with (
+                runs.begun(folder, settings, args.overwrite),
+                networks.memory_suffices(device, "lower --batch-size, or raise --parts"),
+                networks.compiler_works(),
+            ):
                 train(folder, settings, task, train_images, val_images, start, args)
             if ranks.rank() == 0:
                 print(shown(folder))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from info_geometry.predictions import PREDICTIONS
+from info_geometry.predictions import PREDICTIONS, labels_path
 from info_geometry.script import replacing, run, shown
 from supervised_imagenet import datasets
 
@@ -21,7 +21,7 @@ def main():
     parser.add_argument("--predictions", type=Path, default=PREDICTIONS, help="the folder of prediction folders")
     args = parser.parse_args()
     dataset = datasets.load(args)
-    path = args.predictions / "labels" / f"{dataset.name}_val_labels.npy"
+    path = labels_path(args.predictions / dataset.name)
     with replacing(path) as partial:
         np.save(partial, dataset.val.labels)
     print(shown(path))

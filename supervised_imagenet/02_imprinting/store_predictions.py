@@ -12,15 +12,19 @@ run has done is kept.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import math
 from pathlib import Path
 
 from info_geometry import ranks
-from info_geometry.predictions import PREDICTIONS, Trajectory, Writer, digest
-from info_geometry.script import REPOSITORY, InputError, replacing, run, shown, unknown, versions
+from info_geometry.predictions import PREDICTIONS, Trajectory, digest
+from info_geometry.script import REPOSITORY, InputError, from_json, replacing, run, shown, unknown, versions
+from info_geometry.writer import Writer
 from supervised_imagenet import datasets, tasks
+
+NORM_IMAGES = 1000  # of all classes alike, for --norms renewed
 
 
 def parse():
@@ -50,6 +54,13 @@ def parse():
         default=["crossfit"],
         help="samples that prototypes are made from: the other folds of the predicted ones (default), all of the "
         "predicted ones (as published; leaks), or training images; several are made in one pass",
+    )
+    parser.add_argument(
+        "--norms",
+        choices=["running", "renewed"],
+        default="running",
+        help="what batch normalisation normalises by: what training noted (default), or statistics of a thousand "
+        "training images for the weights as they are",
     )
     parser.add_argument("--per-class", type=int, help="training images a class for --prototypes train (default: all)")
     parser.add_argument(
@@ -96,7 +107,8 @@ def main():
 
     import torch
 
-    from supervised_imagenet import imprinting, networks
+    from info_geometry import imprinting
+    from supervised_imagenet import networks
 
     rules = [imprinting.Rule(*pair, args.temperature) for pair in itertools.product(args.rule, args.prototypes)]
     folds = None
@@ -124,7 +136,10 @@ def main():
             for rule in rules:
                 root = args.predictions / f"{rule.kind}-{rule.prototypes}" if len(rules) > 1 else args.predictions
                 paths[rule] = root / f"{name}_{task}" / f"preds_{seed}.h5"
-            with networks.memory_suffices(device, "lower --batch-size"):
+            with contextlib.ExitStack() as alone:
+                for path in paths.values():
+                    alone.enter_context(ranks.alone(path))
+                alone.enter_context(networks.memory_suffices(device, "lower --batch-size"))
                 imprint_run(folder or args.run_folder, paths, record, dataset, folds, device, args)
             if ranks.rank() == 0:
                 for path in paths.values():
@@ -155,7 +170,7 @@ def read_settings(folder, dataset):
     """The settings of a run; raises InputError unless it was trained on such images as the dataset has."""
     path = folder / "settings.json"
     try:
-        settings = json.loads(path.read_text())
+        settings = from_json(path.read_text())
         size = [3, settings["eval_size"], settings["eval_size"]] if dataset.on_disk else list(dataset.shape)
         if not isinstance(settings["arch"], str) or not isinstance(settings["size"], list):
             raise TypeError("arch must be a name, and size a list")
@@ -189,7 +204,8 @@ def imprint_run(folder, paths, record, dataset, folds, device, args):
     """Predictions of every checkpoint in `folder`, or of --weights, by each rule to its file, {rule: path}."""
     import numpy as np
 
-    from supervised_imagenet import checkpoints, imprinting
+    from info_geometry import imprinting
+    from supervised_imagenet import checkpoints
 
     training, train, val = record["training"], dataset.train, dataset.val
     sources = checkpoints.sources(args.weights or folder, training["arch"], training["size"][0])
@@ -200,6 +216,8 @@ def imprint_run(folder, paths, record, dataset, folds, device, args):
     for rule, path in paths.items():
         imprinted = {"rule": rule.kind, "temperature": rule.temperature, "prototypes": rule.prototypes}
         imprinted["folds"] = int(folds.max()) + 1 if rule.prototypes == "crossfit" else 1
+        if args.norms != "running":
+            imprinted["norms"] = args.norms
         if rule.prototypes == "train":
             imprinted["train_images"] = len(prototypes_from)
         ids = [source.id for source in sources]
@@ -224,7 +242,8 @@ def imprint_missing(sources, writers, record, dataset, folds, prototypes_from, d
     import torch
     from tqdm import tqdm
 
-    from supervised_imagenet import batches, checkpoints, imprinting, networks
+    from info_geometry import imprinting
+    from supervised_imagenet import batches, checkpoints, networks
 
     training, train, val = record["training"], dataset.train, dataset.val
     networks.check(training["arch"], training["size"])
@@ -241,6 +260,8 @@ def imprint_missing(sources, writers, record, dataset, folds, prototypes_from, d
         return features
 
     val_features, source = features_of(val), None
+    for_norms = imprinting.sample(train.labels, train.ids, -(-NORM_IMAGES // len(dataset.classes)))
+    images_for_norms = batches.of(dataset, train, training, device, args.workers) if args.norms == "renewed" else None
     if len(prototypes_from):
         source = features_of(train, prototypes_from), train.labels[prototypes_from]
     missing = sorted(set().union(*(writer.missing for writer in writers.values())))
@@ -253,6 +274,9 @@ def imprint_missing(sources, writers, record, dataset, folds, prototypes_from, d
     for index in missing[ranks.rank() :: ranks.count()]:
         content = sources[index].load()
         checkpoints.load_features(network, checkpoints.weights(content, sources[index].name), sources[index].name)
+        if images_for_norms:
+            of_batches = images_for_norms.ordered(args.batch_size, 0, for_norms)
+            networks.renew_statistics(network, map(precision.layout, of_batches))
         wanted = [rule for rule, writer in writers.items() if index in writer.missing]
         P = {rule: np.empty((len(val), len(dataset.classes)), args.dtype) for rule in wanted}
         loss, place = dict.fromkeys(wanted, 0.0), 0

@@ -11,7 +11,6 @@ compare with. Tasks `random:<n>` are the random subsets of classes that stand fo
 """
 
 import argparse
-import json
 import math
 import re
 from typing import NamedTuple
@@ -23,7 +22,7 @@ from info_geometry.bhattacharyya import pairwise
 from info_geometry.bootstrap import jackknife
 from info_geometry.picture import Picture
 from info_geometry.samples import numbered, sample_blocks
-from info_geometry.script import InputError, run, shown
+from info_geometry.script import InputError, from_json, run, shown
 from info_geometry.tables import number, write_csv, write_json
 from info_geometry.trajectory import square
 from supervised_imagenet import tasks, wordnet
@@ -100,7 +99,7 @@ def read_comparison(path, trajectories):
     Raises InputError unless that is there, and was made of these trajectories.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
         inputs = content["record"]["inputs"]
         between = {(pair["task_a"], pair["task_b"]): pair for pair in content["between"]}
     except FileNotFoundError:
