@@ -25,11 +25,11 @@ import numpy as np
 from tqdm import tqdm
 
 from info_geometry import bootstrap, landmarks, ranks
-from info_geometry.affinities import slices
 from info_geometry.bhattacharyya import BHATTACHARYYA, FloorWarning, cross, pairwise
 from info_geometry.divergences import DIVERGENCES, named
-from info_geometry.geodesic import FromIgnoranceToTruth
+from info_geometry.geodesic import FromIgnoranceToTruth, checked_labels
 from info_geometry.predictions import Models, add_arguments, chosen, labels_beside, made_from, read_labels
+from info_geometry.samples import samples_of, shape_of, slices
 from info_geometry.script import InputError, Unfinished, replacing, run, shown, versions
 from info_geometry.trajectory import measure
 
@@ -197,6 +197,44 @@ def _distances(X):
     return D if fault == 0 else (D + D.T) / 2
 
 
+def embed(runs, labels=None, name="mine", components=50, divergence=BHATTACHARYYA):
+    """The `info_geometry.picture.Picture` of arrays, which `plot.inpca_figures` and `page.write` draw.
+
+    Args:
+        runs: {task: probabilities (T, N, C), or a list of such arrays, one a seed}
+        labels: true classes (N,), for progress, accuracy and the geodesic from ignorance to truth
+        name: of the dataset, for titles
+
+    Raises InputError (a ValueError) for arrays that do not fit each other, and at the first row that is no probability.
+    """
+    from info_geometry.picture import Picture
+
+    runs = {task: [*map(np.asarray, run if isinstance(run, list | tuple) else [run])] for task, run in runs.items()}
+    owners = [(task, seed, i) for task in runs for seed, P in enumerate(runs[task]) for i in range(shape_of(P)[0])]
+    each = [P for seeds in runs.values() for P in seeds]
+    if not each:
+        raise InputError("there are no runs to embed")
+    samples_of(*each)
+    models, how = np.concatenate(each), {"divergence": divergence}
+    inpca, known = InPCA(components).fit(pairwise(models, **how)), {}
+    if labels is not None:
+        labels = checked_labels(models, labels)
+        known = measured(each, labels)
+        known["geodesic"] = inpca.transform(distances_of_geodesic(labels, models, how))
+    task, seed, checkpoint = map(np.array, zip(*owners, strict=True))
+    return Picture(
+        name,
+        inpca.embedding_,
+        inpca.eigenvalues_,
+        inpca.explained_stress_,
+        task,
+        seed,
+        checkpoint,
+        divergence=divergence,
+        **known,
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--components", type=int, default=50, help="coordinates kept; figures show three (default: 50)")
@@ -246,7 +284,7 @@ def distances_of_geodesic(labels, fitted, how):
     """
     geodesic = FromIgnoranceToTruth(labels, fitted.shape[2], ALONG_GEODESIC)
     with warnings.catch_warnings(category=FloorWarning, action="ignore"):
-        return cross(geodesic, fitted, **how | {"desc": how["desc"] and "geodesic to truth"})
+        return cross(geodesic, fitted, **how | {"desc": how.get("desc") and "geodesic to truth"})
 
 
 def measured(trajectories, labels):

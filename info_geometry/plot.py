@@ -19,6 +19,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 from scipy.spatial.distance import pdist
 
@@ -88,11 +89,14 @@ def save(figure, stem, formats, **how):
 
 
 def inpca_figures(folder, picture, suffix="", formats=("png",), view=None):
-    """Draw inpca, inpca_2d, inpca_pairs and explained_stress in `folder`; yields the paths."""
-    yield from three_dimensions(folder / f"inpca{suffix}", picture, formats, view=view)
-    yield from two_dimensions(folder / f"inpca_2d{suffix}", picture, formats)
-    yield from pairs(folder / f"inpca_pairs{suffix}", picture, formats)
-    yield from explained_stress(folder / f"explained_stress{suffix}", picture, formats)
+    """Draw inpca, inpca_2d, inpca_pairs and explained_stress in `folder`; returns the paths."""
+    folder = Path(folder)
+    return [
+        *three_dimensions(folder / f"inpca{suffix}", picture, formats, view=view),
+        *two_dimensions(folder / f"inpca_2d{suffix}", picture, formats),
+        *pairs(folder / f"inpca_pairs{suffix}", picture, formats),
+        *explained_stress(folder / f"explained_stress{suffix}", picture, formats),
+    ]
 
 
 def three_dimensions(stem, picture, formats=("png",), *, view=None, tree=None):
@@ -451,7 +455,7 @@ def methods(stem, reference, found, look, formats=("png",)):
     """Distances of several methods to a reference at equal progress, `found` {method: object with `grid`, `distances`
     and `seeds` (S,)}, where `seeds` are those between seeds of the reference, or None."""
     with style():
-        figure = Figure((COLUMN + 0.6, 2.5))
+        figure = Figure((PAGE, 2.6))
         panel = figure.subplots()
         longest = max(found.values(), key=lambda beside: np.ptp(beside.grid))
         if longest.seeds is not None:
@@ -460,8 +464,48 @@ def methods(stem, reference, found, look, formats=("png",)):
             colour, dash = look[method]
             panel.plot(beside.grid, beside.distances, color=colour, linestyle=dash, label=_plain(method))
         panel.set(xlabel="progress", ylabel=f"distance to {reference} (nat)", yscale="log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter(NullFormatter())
         figure.legend(loc="outside right upper")
+        return save(figure, stem, formats)
+
+
+def finetuning(stem, reference, starts, formats=("png",)):
+    """What fine-tuning does, against the checkpoint that it starts from: how far it moves and how far from the ends of
+    `reference` it ends, and progress where it starts and where it ends.
+
+    `starts` {run: [(number of the checkpoint, row), ...]}; rows have the keys moved, moved_error, ends,
+    progress_at_first and progress.
+    """
+    with style():
+        figure = Figure((PAGE, 2.3))
+        panels = figure.subplots(1, 2)
+        for (run, rows), (colour, _) in zip(starts.items(), looks(starts).values(), strict=True):
+            numbers = [number for number, _ in rows]
+            of = {key: [row[key] for _, row in rows] for key in ("moved", "ends", "progress_at_first", "progress")}
+            errors = [row["moved_error"] or 0 for _, row in rows]
+            how = {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1}
+            panels[0].errorbar(numbers, of["moved"], errors, label=_plain(run), **how)
+            panels[0].plot(numbers, of["ends"], "--", **how)
+            panels[1].plot(numbers, of["progress"], **how)
+            panels[1].plot(numbers, of["progress_at_first"], ":", **how)
+        ticks = []
+        for number in sorted({number for rows in starts.values() for number, _ in rows}):
+            ticks += [number] * (not ticks or number >= 1.5 * ticks[-1])  # beside which there is room
+        for panel, name in zip(panels, (r"$d_B$ (nat)", "progress"), strict=True):
+            panel.set_xscale("symlog", linthresh=1)
+            panel.set_xticks(ticks, ticks)
+            panel.set_xticks([], minor=True)
+            panel.set_xlabel("starts from checkpoint")
+            panel.set_ylabel(name, parse_math=True)
+            panel.set_ylim(bottom=0)
+        named = {"from start to end": "-", f"to ends of {_plain(reference)}": "--", "at the start": ":"}
+        handles = [
+            *panels[0].get_legend_handles_labels()[0],
+            *(Line2D([], [], color="black", linestyle=d) for d in named.values()),
+        ]
+        figure.legend(handles, [*map(_plain, starts), *named], loc="outside right upper", title="fine-tuned from")
         return save(figure, stem, formats)
 
 

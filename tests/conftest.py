@@ -40,6 +40,12 @@ def write_published(path, P, decimals=5):
         file.create_dataset("data", data=np.round(P, decimals).astype(np.float16), chunks=True, **hdf5plugin.LZ4())
 
 
+def h5_of(path, P, name="data"):
+    """A file of one dataset."""
+    with h5py.File(path, "w") as file:
+        file[name] = P
+
+
 def content(path):
     """The bytes of a file; of a log without its times."""
     return re.sub(rb'"images_per_second": [0-9.]+', b"", path.read_bytes())
@@ -103,6 +109,9 @@ def pytest_collection_modifyitems(items):
         "geometry",
         "engine",
         "predictions",
+        "importing",
+        "recorder",
+        "faults",
         "pictures",
         "learning",
         "scripts",
@@ -110,6 +119,7 @@ def pytest_collection_modifyitems(items):
         "methods",
         "imagenet",
         "kill",
+        "examples",
         "documentation",
     ]
     items.sort(key=lambda item: next(i for i, name in enumerate(order) if name in item.path.stem))
