@@ -346,10 +346,12 @@ def table(head, rows):
 
 
 def main():
-    import images_from_disk  # here, since parts of this file run elsewhere
+    # here, since parts of this file run elsewhere
+    import images_from_disk
+    import recording
 
     start = time.perf_counter()
-    bar = tqdm(total=len(SIZES) + 8, desc="benchmark", disable=None)
+    bar = tqdm(total=len(SIZES) + 9, desc="benchmark", disable=None)
 
     def done(rows):
         rows = list(rows)
@@ -423,6 +425,7 @@ one resample over that of distances.
 
 {table(f"{size} | distances | with groups | 200 resamples | a resample", done([bootstrap_row()]))}
 
+{done([recording.report()])[0]}
 {images_from_disk.report()}"""
     bar.close()
     path = Path(__file__).with_name("README.md")

@@ -14,6 +14,8 @@ import pytest
 import torch
 from conftest import REPOSITORY, content, trajectory, write_published
 
+from info_geometry.importing import Source, labels_in
+from info_geometry.picture import Picture
 from info_geometry.predictions import Trajectory
 from info_geometry.script import InputError
 from supervised_imagenet import checkpoints
@@ -100,17 +102,57 @@ def test_imprinting(tmp_path, kills):
 
     subprocess.run([sys.executable, *map(str, command("whole"))], check=True, capture_output=True)
     killed_again_and_again(command("broken"), tmp_path / "broken", kills, seconds=0.4)
-    whole, broken = files(tmp_path / "whole"), files(tmp_path / "broken")
-    assert set(whole) == set(broken)
-    for path in whole:
+    same_predictions(tmp_path / "whole", tmp_path / "broken")
+
+
+RECORDING = """
+import sys, time, numpy as np
+from info_geometry import Recorder
+samples = np.arange(2000)[:, None]
+recorder = Recorder(sys.argv[1] + "/toy_all", samples, samples[:, 0] % 7, resume=True)
+first = recorder.steps[-1] + 1 if recorder.steps else 0
+for step in range(first, int(sys.argv[2])):
+    recorder.record(lambda x: np.sin(x * np.arange(1, 8) * (step + 1)), step)
+recorder.close()
+"""
+
+
+def same_predictions(one, other):
+    """Whether two folders hold the same files, of which predictions are compared by values."""
+    assert set(files(one)) == set(files(other))
+    for path in files(one):
         if path.suffix != ".h5":
-            assert whole[path] == broken[path]
+            assert content(one / path) == content(other / path)
             continue
-        with h5py.File(tmp_path / "whole" / path) as a, h5py.File(tmp_path / "broken" / path) as b:
+        with h5py.File(one / path) as a, h5py.File(other / path) as b:
             assert set(a) == set(b)
             assert dict(a.attrs) == dict(b.attrs)
             for name in a:
                 np.testing.assert_array_equal(a[name][:], b[name][:])
+
+
+@few_and_many
+def test_recording(tmp_path, kills):
+    def command(place):
+        return ["-c", RECORDING, tmp_path / place, 400 * kills]
+
+    subprocess.run([sys.executable, *map(str, command("whole"))], check=True, capture_output=True)
+    killed_again_and_again(command("broken"), tmp_path / "broken", kills, seconds=0.5)
+    same_predictions(tmp_path / "whole", tmp_path / "broken")
+
+
+@few_and_many
+def test_importing(tmp_path, kills):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "logits.npy", rng.normal(size=(2, 100 * kills, 1000, 10)).astype(np.float32))
+
+    def command(place):
+        arguments = ["import", tmp_path / "logits.npy", tmp_path / place / "toy_all"]
+        return [REPOSITORY / "info_geometry/predictions.py", *arguments]
+
+    subprocess.run([sys.executable, *map(str, command("whole"))], check=True, capture_output=True)
+    killed_again_and_again(command("broken"), tmp_path / "broken", kills, seconds=0.3)
+    same_predictions(tmp_path / "whole", tmp_path / "broken")
 
 
 @pytest.mark.slow
@@ -130,32 +172,92 @@ def test_distances_of_many_models(tmp_path):
     assert [p.name for p in (tmp_path / "broken").iterdir()] == ["toy_inpca.npz"]
 
 
+def of_npy(path):
+    np.save(path, trajectory().astype(np.float32))
+
+
+def of_npz(path):
+    np.savez_compressed(path, data=trajectory().astype(np.float32))
+
+
+def of_pt(path):
+    torch.save({"data": torch.tensor(trajectory())}, path)
+
+
+def of_csv(path):
+    np.savetxt(path, trajectory()[0], delimiter=",", header="a,b,c,d,e", comments="")
+
+
+def of_embedding(path):
+    M = 6
+    arrays = {"embedding": np.ones((M, 3)), "eigenvalues": np.ones(3), "explained_stress": np.ones(3)}
+    np.savez(path, **arrays, task=np.array(["a"] * M), seed=np.zeros(M, int), checkpoint=np.arange(M))
+
+
+def read_predictions(path):
+    Trajectory(path)[:, :10]
+
+
+def read_source(path):
+    with Source(path) as source:
+        for run in source.runs.values():
+            for checkpoint in run:
+                source.checkpoint(checkpoint, np.float32)[0 : min(10, source.shape[0])]
+
+
+def read_labels(path):
+    labels_in(path, 60, 5)
+
+
+READERS = {
+    "preds_0.h5": (lambda path: write_published(path, trajectory()), read_predictions),
+    "source.h5": (lambda path: write_published(path, trajectory()), read_source),
+    "source.npy": (of_npy, read_source),
+    "source.npz": (of_npz, read_source),
+    "source.pt": (of_pt, read_source),
+    "source.csv": (of_csv, read_source),
+    "labels.npy": (lambda path: np.save(path, np.arange(60) % 5), read_labels),
+    "toy_inpca.npz": (of_embedding, Picture.load),
+}
+
+
 @pytest.mark.slow
-def test_the_reader_survives_damaged_files(tmp_path):
-    """A real file with bytes changed at random is read, or refused in a sentence; it never ends the process."""
-    from hypothesis import given, settings
-    from hypothesis import strategies as st
-
-    path = tmp_path / "toy_a" / "preds_0.h5"
-    write_published(path, trajectory())
-    whole = path.read_bytes()
-    damage = st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), min_size=1, max_size=8)
-
+@pytest.mark.parametrize("name", READERS)
+def test_readers_survive_damaged_files(tmp_path, name):
+    """A real file with bytes changed at random is read, or refused in a sentence; it never ends the process, nor keeps
+    it long. Ten minutes in all."""
+    make, read = READERS[name]
+    path = tmp_path / "toy_a" / name
+    path.parent.mkdir()
+    make(path)
+    whole, rng, n = path.read_bytes(), random.Random(0), 0
     # a damaged size must not take the memory of the machine
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (16 << 30, before[1]))
-
-    @settings(max_examples=20_000, deadline=None, derandomize=True)
-    @given(damage, st.integers(0, len(whole)))
-    def read(changes, length):
-        content = bytearray(whole)
-        for place, value in changes:
-            content[place] = value
-        path.write_bytes(content[: length or None])
-        with contextlib.suppress(InputError):
-            Trajectory(path)[:, :10]
-
+    end = time.monotonic() + 75
     try:
-        read()
+        while time.monotonic() < end:
+            path.write_bytes(damaged(whole, rng))
+            signal.alarm(20)
+            with contextlib.suppress(InputError):
+                read(path)
+            n += 1
     finally:
+        signal.alarm(0)
         resource.setrlimit(resource.RLIMIT_AS, before)
+    print(f"{name}: {n} files")
+    assert n > 1000
+
+
+def damaged(whole, rng):
+    """Some bytes changed, half of them where formats have what they say of themselves, or some taken away or put in."""
+    found = bytearray(whole)
+    for _ in range(rng.randint(1, 8)):
+        place = rng.randrange(min(300, len(found)) if rng.random() < 0.5 else len(found))
+        if (kind := rng.random()) < 0.8:
+            found[place] = rng.randrange(256)
+        elif kind < 0.9:
+            del found[place : place + rng.randint(1, 20)]
+        else:
+            found[place:place] = rng.randbytes(rng.randint(1, 20))
+    return bytes(found[: rng.randrange(len(found))] if rng.random() < 0.1 else found)
