@@ -64,7 +64,6 @@ tutorial: .venv/ready
 
 # the digits by other methods, and the comparison with supervised learning
 METHOD = $(VENV) representation_learning
-START = checkpoints/digits_even/0/checkpoint
 OTHERS = simclr-all barlow-all fixmatch4-all fixmatch25-all protonets-all maml-all fomaml-all
 TUNED = finetune-even-5-odd finetune-even-50-odd multitask-even-odd
 methods: .venv/ready
@@ -77,10 +76,10 @@ methods: .venv/ready
 	$(METHOD)/maml.py --seed $(SEEDS)
 	$(METHOD)/maml.py --first-order --seed $(SEEDS)
 	$(METHOD)/multitask.py --task even odd --seed $(SEEDS)
-	$(METHOD)/finetune.py --start $(START)_005.pt --task odd --seed $(SEEDS)
-	$(METHOD)/finetune.py --start $(START)_050.pt --task odd --seed $(SEEDS)
+	for seed in $(SEEDS); do for start in 005 050; do $(METHOD)/finetune.py --task odd --seed $$seed \
+		--start checkpoints/digits_even/$$seed/checkpoint_$$start.pt || exit; done; done
 	$(VENV) supervised_imagenet/02_imprinting/store_labels.py
-	$(VENV) supervised_imagenet/02_imprinting/store_predictions.py --predictions predictions/methods \
+	$(VENV) supervised_imagenet/02_imprinting/store_predictions.py --predictions predictions/methods --norms renewed \
 		--task all $(OTHERS) even odd $(TUNED)
 	$(VENV) info_geometry/inpca.py $(addprefix predictions/methods/digits_,all $(OTHERS))
 	$(METHOD)/compare.py $(addprefix predictions/methods/digits_,all $(OTHERS) multitask-even-odd)

@@ -11,7 +11,8 @@ import torch
 
 
 def strong(channels, side):
-    """Pixels (B, channels, side, side) in [0, 1] to two views of them, as one function to call twice."""
+    """A function that makes a view of each of some images (B, channels, side, side) in [0, 1]; of grey ones as of
+    digits."""
     if channels == 3:
         steps = [
             K.RandomResizedCrop((side, side), scale=(0.08, 1.0)),
@@ -30,7 +31,8 @@ def strong(channels, side):
 
 
 def cut_out(pixels, part=0.5):
-    """Each image with a grey square of `part` of its side at a random place (DeVries and Taylor, arXiv 1708.04552)."""
+    """Each image with a grey square of `part` of its side, and a pixel, around a random place (DeVries and Taylor,
+    arXiv 1708.04552)."""
     n, _, side, _ = pixels.shape
     centre = torch.randint(side, (2, n, 1), device=pixels.device)
     place = torch.arange(side, device=pixels.device)

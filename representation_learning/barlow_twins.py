@@ -34,8 +34,11 @@ def barlow_twins(a, b, redundancy):
     a, b : (B, F), two views of the same images. C (F, F) is the correlation of the features of one with those of the
     other, over the batch.
     """
-    a, b = ((x.float() - x.float().mean(dim=0)) / x.float().std(dim=0, correction=0).clamp(min=1e-5) for x in (a, b))
-    C = a.T @ b / len(a)
+    import torch
+
+    with torch.autocast(a.device.type, enabled=False):
+        a, b = ((x - x.mean(dim=0)) / x.std(dim=0, correction=0).clamp(min=1e-5) for x in (a.float(), b.float()))
+        C = a.T @ b / len(a)
     on = (1 - C.diagonal()).square().sum()
     return on + redundancy * (C.square().sum() - C.diagonal().square().sum())
 

@@ -4,9 +4,11 @@
     python representation_learning/finetune.py --start checkpoints/digits_even/0/checkpoint_020.pt --task odd \\
         --head-epochs 2 --seed 0 1 2
 
-The last layer is new; with `--head-epochs` it learns alone at first. The run's first checkpoint is the network that it
-starts from, so that a picture of both runs shows the way on. Runs go to
-`checkpoints/<dataset>_finetune-<task it was>-<checkpoint>-<task>/<seed>/`.
+The last layer is new; with `--head-epochs` it learns alone at first, while features, and so predictions, stay as they
+are, and the learning rate already falls. The run's first checkpoint is the network that it starts from, so that a
+picture of both runs shows the way on. Runs go to
+`checkpoints/<dataset>_finetune-<task it was>-<checkpoint>-<task>/<seed>/`, those with `--head-epochs` to
+`<dataset>_headfirst-...`.
 """
 
 import re
@@ -64,7 +66,7 @@ def name_of(recipe):
     task, number = path.parent.parent.name.partition("_")[2], re.search(r"(\d+)$", path.stem)
     if not task or not number:
         raise InputError(f"{shown(path)}: not the path of a checkpoint <dataset>_<task>/<seed>/checkpoint_<n>.pt")
-    return f"finetune-{task}-{int(number[1])}"
+    return f"{'headfirst' if recipe['head_epochs'] else 'finetune'}-{task}-{int(number[1])}"
 
 
 if __name__ == "__main__":

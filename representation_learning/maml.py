@@ -52,6 +52,7 @@ def adapted(loss_of, weights, steps, rate, first_order=False):
 
 
 def learn(setup):
+    import torch
     import torch.nn.functional as F
     from torch.func import functional_call
 
@@ -69,9 +70,11 @@ def learn(setup):
         def of_support(weights):
             return F.cross_entropy(predicted(weights, support), support_class)
 
+        with torch.no_grad():
+            network(support)  # here the network's norms take note, of the weights that are stored
         weights = dict(network.named_parameters())
         weights = adapted(of_support, weights, settings["steps"], settings["inner_lr"], settings["first_order"])
-        logits = functional_call(network, weights, (query,))  # here the network's norms take note
+        logits = predicted(weights, query)
         return F.cross_entropy(logits, query_class), (logits.detach().argmax(dim=1) == query_class).sum()
 
     return protonets.episodic(setup, network, loss_of)

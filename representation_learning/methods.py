@@ -115,8 +115,14 @@ def recipe_of(args, recipes):
         option = f"--{key.replace('_', '-')} {value}"
         if isinstance(value, int | float) and not 0 <= value < math.inf:
             raise InputError(f"{option}: must be at least 0, and finite")
-        if key in ("batch_size", "parts") and value < 1:
+        if key in ("batch_size", "parts", "episodes", "steps", "projection") and value < 1:
             raise InputError(f"{option}: must be 1 or more")
+        if (
+            (key == "momentum" and value >= 1)
+            or (key == "threshold" and value > 1)
+            or (key == "temperature" and not value)
+        ):
+            raise InputError(f"{option}: momentum is below 1, a threshold at most 1, and a temperature above 0")
     choices = {"optimizer": ("sgd", "adam"), "decay": ("cosine", "linear")}
     choices["precision"] = ("auto", "float32", "bfloat16", "float16")
     for key, known in choices.items():
@@ -167,12 +173,14 @@ def main(method, doc, recipes, learn, together=False):
                 )
                 torch.manual_seed(runs.key(settings, 0))
                 learner = learn(Setup(settings, task, images, device, start, several))
-                runs.begin(folder, settings, args.overwrite)
                 network, losses, size, heads = learner
                 for module in filter(None, (network, heads)):
                     module.to(device).train()
                 precision = networks.Precision(network, device, recipe["precision"])
-                with networks.memory_suffices(device, "lower --batch-size, or raise --parts"):
+                with (
+                    runs.begun(folder, settings, args.overwrite),
+                    networks.memory_suffices(device, "lower --batch-size, or raise --parts"),
+                ):
                     runs.train(folder, settings, network, losses, size, precision, heads, tensorboard=args.tensorboard)
                 if ranks.rank() == 0:
                     print(shown(folder))

@@ -24,8 +24,8 @@ def prototypical(support, support_class, query, query_class):
     import torch.nn.functional as F
 
     ways = int(support_class.max()) + 1
-    means = torch.stack([support[support_class == c].mean(dim=0) for c in range(ways)])
-    logits = -(query[:, None] - means).float().square().sum(dim=2)
+    means = torch.stack([support[support_class == c].float().mean(dim=0) for c in range(ways)])
+    logits = -(query.float()[:, None] - means).square().sum(dim=2)
     return F.cross_entropy(logits, query_class), (logits.detach().argmax(dim=1) == query_class).sum()
 
 

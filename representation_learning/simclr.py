@@ -36,8 +36,9 @@ def nt_xent(z, temperature):
     import torch
     import torch.nn.functional as F
 
-    z = F.normalize(z.float(), dim=1)
-    similar = z @ z.T / temperature
+    with torch.autocast(z.device.type, enabled=False):
+        z = F.normalize(z.float(), dim=1)
+        similar = z @ z.T / temperature
     similar.fill_diagonal_(-torch.inf)
     other = torch.arange(len(z), device=z.device).roll(len(z) // 2)
     return F.cross_entropy(similar, other), (similar.argmax(dim=1) == other).sum() / 2

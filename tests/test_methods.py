@@ -22,7 +22,7 @@ from representation_learning import augmentations, episodes, maml, protonets
 from representation_learning.barlow_twins import barlow_twins
 from representation_learning.fixmatch import consistency, labelled_indices
 from representation_learning.simclr import nt_xent
-from supervised_imagenet import checkpoints, logs, networks
+from supervised_imagenet import batches, checkpoints, datasets, logs, networks
 
 FOLDER = "representation_learning"
 STORE = "supervised_imagenet/02_imprinting/store_predictions.py"
@@ -328,19 +328,36 @@ def test_methods_are_compared_run_by_run(ways, call):
     both = [*runs[ways[0]], *runs[ways[1]]]
     grid = np.linspace(max(at[t][0] for t in both), min(at[t].max() for t in both), 51)[1:]
     models = {t: reindex(t, at[t], grid) for t in both}
-    across = [aligned(models[t], models[u]) for t in runs[ways[0]] for u in runs[ways[1]]]
+    pairs = [(t, u) for t in runs[ways[0]] for u in runs[ways[1]] if t.seed != u.seed]  # some share their beginning
+    across = [aligned(models[t], models[u]) for t, u in pairs]
     within = [aligned(models[t], models[u]) for t, u in itertools.combinations(runs[ways[0]], 2)]
     assert second["distance"] == pytest.approx(np.mean(across), rel=1e-6)
     assert second["distance_over_seeds"] == pytest.approx(np.mean(across) / np.mean(within), rel=1e-6)
     alongside = np.mean(np.mean(across, axis=0) <= 2 * np.mean(within, axis=0))
     assert second["alongside"] == pytest.approx(alongside)
-    assert second["ends"] == pytest.approx(
-        np.mean([aligned(t[-1:], u[-1:]) for t in runs[ways[0]] for u in runs[ways[1]]]), rel=1e-6
-    )
+    assert second["ends"] == pytest.approx(np.mean([aligned(t[-1:], u[-1:]) for t, u in pairs]), rel=1e-6)
+    last = [aligned(t[-1:], u[-1:]) for t, u in itertools.combinations(runs[ways[0]], 2)]
+    assert first["ends"] == pytest.approx(np.mean(last), rel=1e-6)
+    moved = [aligned(t[:1], t[-1:])[0] for t in runs[ways[1]]]
+    assert second["moved"] == pytest.approx(np.mean(moved), rel=1e-6)
+    coarse = [
+        np.mean([riemann_length(t[sorted({*range(0, len(t), 5), len(t) - 1})]) for t in runs[w]]) for w in ways[:2]
+    ]
+    assert second["coarse_length_ratio"] == pytest.approx(coarse[1] / coarse[0])
     assert third["progress"] < first["progress"]
-    assert first["per_1000_images"] is None, "files by others do not say how many"
+    own = [aligned(models[t], models[u]) for t, u in itertools.combinations(runs[ways[1]], 2)]
+    assert second["own_seeds"] == pytest.approx(np.mean(own) / np.mean(within), rel=1e-6)
+    assert [second["from"], second["to"]] == pytest.approx([grid[0], grid[-1]])
+    assert first["thousands_of_images"] is None, "files by others do not say how many"
     assert f"{second['length_ratio']:.4f}" in out
     assert (ways[0].parent / "plots" / "toy" / "methods.png").is_file()
+
+
+def test_fine_tuning_from_several_checkpoints_is_drawn(ways, call):
+    for number, way in zip((0, 5), ways[1:], strict=True):
+        way.rename(way.with_name(f"toy_finetune-even-{number}-odd"))
+    assert call(f"{FOLDER}/compare.py", *sorted(ways[0].parent.glob("toy_*")))[0] == 0
+    assert (ways[0].parent / "plots" / "toy" / "finetuning.png").is_file()
 
 
 def test_one_method_is_no_comparison(ways, refused):
@@ -378,3 +395,32 @@ def test_bad_input_is_one_sentence(refused, runs, call, tmp_path):
 def test_the_network_is_stored_without_what_the_loss_is_taken_of(runs, call):
     weights = checkpoints.load(start(runs, call))["model"]
     assert weights.keys() == networks.create("cnn", 0, 1).state_dict().keys()
+
+
+def test_norms_note_what_the_stored_weights_make_of_images(runs, call, tmp_path):
+    """Of MAML, whose loss is taken of other weights; and they can be renewed."""
+    options = ("--epochs", 4, "--dense-epochs", 0, "--episodes", 20, "--checkpoints", tmp_path)
+    assert call(f"{FOLDER}/maml.py", "--task", "all", *options)[0] == 0
+    digits = datasets.digits()
+    images = batches.InMemory(digits.train, digits.statistics, "cpu")
+    network = networks.create("cnn", 0, 1).eval()
+    weights = checkpoints.load(tmp_path / "digits_maml-all" / "0" / "checkpoint_004.pt")["model"]
+    network.load_state_dict({name: value for name, value in weights.items() if name in network.state_dict()})
+    noted = {name: value.clone() for name, value in network.named_buffers() if "running" in name}
+    networks.renew_statistics(network, images.ordered(500))
+    assert not network.training
+    for name, value in network.named_buffers():
+        if "running_var" in name:
+            assert (value / noted[name]).log().abs().mean() < 0.2, name
+
+
+def test_renewed_norms_are_of_whole_batches():
+    network = networks.create("cnn", 0, 1)
+    x = torch.rand(60, 1, 8, 8)
+    networks.renew_statistics(network, [x[:30], x[30:]])
+    first = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    before = next(module for module in network.modules() if isinstance(module, torch.nn.Conv2d))(x)
+    torch.testing.assert_close(first.running_mean, before.mean(dim=(0, 2, 3)))
+    variances = [part.var(dim=(0, 2, 3)) for part in before.split(30)]
+    torch.testing.assert_close(first.running_var, torch.stack(variances).mean(dim=0))
+    assert first.momentum == 0.1
