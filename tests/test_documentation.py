@@ -5,6 +5,7 @@ Commands run in a copy of the repository, in a home folder with what they name: 
 
 import ast
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -13,16 +14,20 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY, labels_of, trajectory, write_published
+
+from info_geometry.predictions import read
 
 TUTORIAL = "picture_of_tasks_tutorial"
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
     "predictions/README.md",
+    "examples/README.md",
     "supervised_imagenet/README.md",
     "representation_learning/README.md",
     "benchmarks/README.md",
@@ -35,6 +40,8 @@ ELSEWHERE = {
     r"python -m supervised_imagenet\.wordnet ": "needs WordNet's own files",
 }
 # those on images in folders, and those that train by other methods
+NEEDED = {r".*lightning": "pytorch_lightning", r".*(transformers|manual_)": "transformers"}
+ELSEWHERE |= {command: f"needs {name}" for command, name in NEEDED.items() if importlib.util.find_spec(name) is None}
 SLOW = re.compile("~/|imagenet_|dataset (imagenet|pets)|benchmarks/|representation_learning/")
 
 
@@ -302,6 +309,8 @@ def test_the_scripts_in_sequence_are_what_make_picture_runs(tmp_path):
 
 def test_commands_on_digits_run(tmp_path):
     home = Home(tmp_path)
+    np.save(home.place / "preds.npy", trajectory())
+    np.save(home.place / "labels.npy", labels_of())
     for place, commands in runnable(slow=False):
         home.run(place, commands)
     assert (home.place / "plots" / "digits" / "trajectories_compare.png").is_file()
@@ -362,16 +371,29 @@ def snippets(document):
 def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     P = trajectory()
-    np.save("predictions.npy", P)
+    np.save("preds.npy", P)
     np.save("labels.npy", labels_of())
-    (snippet,) = snippets("README.md")
-    assert len(snippet.splitlines()) <= 10
-    exec(snippet, {})
+    record, embed = snippets("README.md")
+    assert len(record.splitlines()) <= 10
+    assert len(embed.splitlines()) <= 10
+    seen = iter(P)
+    exec(
+        record,
+        {
+            "probe": np.arange(60),
+            "probe_labels": labels_of(),
+            "batches": [(0, 0)] * 5,
+            "model": lambda x: np.log(next(seen)),
+            "train_on": lambda x, y: None,
+        },
+    )
+    np.testing.assert_allclose(read(["predictions/mine_all"])[0][:], P[:6], rtol=1e-3)
+    Path("predictions/mine_all/preds_0.h5").unlink()
+    exec(embed, {})
     assert "0." in capsys.readouterr().out
+    assert Path("figures/inpca.png").exists()
     write, labels = snippets("predictions/README.md")
     exec(write, {"predictions": P, "labels": labels_of()})
-    from info_geometry.predictions import read
-
     (found,) = read(["predictions/mine_all"])
     np.testing.assert_array_equal(found[:], P)
     np.testing.assert_array_equal(np.load("predictions/labels/mine_val_labels.npy"), labels_of())
