@@ -86,14 +86,31 @@ def held(path, wait=True):
 
     What a killed process held is free. Raises BlockingIOError where another has it, unless this is to `wait`.
     """
-    file = _locked(path, wait)
+    file, process = _locked(path, wait), os.getpid()
+    _HELD.add(file)
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            if _is(file, path):  # it may have been given another name
-                os.unlink(path)
+        if os.getpid() == process:  # and not in a copy of it
+            with contextlib.suppress(OSError):
+                if _is(file, path):  # it may have been given another name
+                    os.unlink(path)
+            _HELD.discard(file)
+            os.close(file)
+
+
+_HELD = set()  # files open for a lock
+
+
+def _let_go():
+    """Copies of the process, such as those that load images, hold nothing, or locks would outlive it by theirs."""
+    for file in _HELD:
         os.close(file)
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _locked(path, wait):

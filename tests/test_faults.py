@@ -1,6 +1,7 @@
 """Files that are not to be trusted: each is refused in one sentence that names it, in bounded memory, and nothing is
 written."""
 
+import contextlib
 import io
 import multiprocessing
 import os
@@ -439,6 +440,18 @@ def test_of_many_writers_each_leaves_a_whole_file(tmp_path):
 def test_a_lock_is_for_one_and_is_gone_afterwards(tmp_path):
     with held(tmp_path / "lock"), pytest.raises(BlockingIOError), held(tmp_path / "lock", wait=False):
         pass
+    assert names_in(tmp_path) == []
+
+
+def test_a_copy_of_the_process_takes_no_lock_away(tmp_path):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(held(tmp_path / "lock"))
+        child = multiprocessing.get_context("fork").Process(target=stack.close)
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        with pytest.raises(BlockingIOError), held(tmp_path / "lock", wait=False):
+            pass
     assert names_in(tmp_path) == []
 
 

@@ -253,7 +253,7 @@ def test_fine_tuning_begins_with_the_network_it_starts_from(runs, tmp_path, call
         f"{FOLDER}/finetune.py", "--start", path, "--task", "odd", "--checkpoints", tmp_path, *SHORT, "--head-epochs", 1
     )
     assert status == 0, err
-    folder = tmp_path / "digits_finetune-simclr-even-2-odd" / "0"
+    folder = tmp_path / "digits_headfirst-simclr-even-2-odd" / "0"
     assert out.strip().endswith(str(folder))
     before = checkpoints.load(path)["model"]
     each = [checkpoints.load(p) for p in checkpoints.listed(folder)]
