@@ -71,12 +71,13 @@ class Writer:
         """The checkpoints that are files of their own."""
         there = []
         for part in sorted(self.parts.glob("[0-9]*.npz")):
-            if self.growing and int(part.stem) >= len(self.ids):  # beyond a damaged one
-                continue
+            index = int(part.stem)
             if known := self._known(part):  # a damaged one is made again
                 self._check(known[1], part)
-                self._check_id(int(part.stem), known[0], part)
-                there.append(int(part.stem))
+                if self.growing and index >= len(self.ids):  # beyond a damaged one
+                    continue
+                self._check_id(index, known[0], part)
+                there.append(index)
         return there
 
     def _known(self, part):

@@ -152,6 +152,19 @@ def test_a_run_that_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path):
     assert recorded(tmp_path / "toy_all")[1]["step"] == [0, 1]
 
 
+def test_what_another_run_left_beside_no_file_is_not_taken_away(tmp_path):
+    """It was killed before its first checkpoint came into a file."""
+    with Recorder(tmp_path / "toy_all", X) as recorder:
+        recorder.next_join = np.inf
+        recorder.record(network(), 0)
+        recorder.writer = None
+    parts = list(tmp_path.rglob("*.npz"))
+    with pytest.raises(InputError, match="made with other settings"):
+        Recorder(tmp_path / "toy_all", X + 1).record(network(), 0)
+    assert len(parts) == 1
+    assert parts[0].exists()
+
+
 def test_a_cell_that_runs_again_closes_the_recorder_before(tmp_path):
     first = Recorder(tmp_path / "toy_all", X, Y)
     trained(network(), first, 3)
