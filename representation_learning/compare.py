@@ -15,7 +15,6 @@ times as long, to similar networks.
 """
 
 import argparse
-import contextlib
 import re
 import textwrap
 from typing import NamedTuple
@@ -64,9 +63,13 @@ class Beside(NamedTuple):
 
 
 def beside(reference, others, progress):
-    """`Beside` of two methods, given as lists of runs (T, N, C), with `progress` {run: (T,)}."""
+    """`Beside` of two methods, given as lists of runs (T, N, C), with `progress` {run: (T,)}; None where there is no
+    progress that all of them have."""
     runs = [*reference, *others]
-    start, end = common_range([progress[t] for t in runs], [shown(t.path) for t in runs])
+    try:
+        start, end = common_range([progress[t] for t in runs], [shown(t.path) for t in runs])
+    except InputError:
+        return None
     # nearer to the start all are alike, and ratios of distances are of rounding
     grid = np.linspace(start, end, POINTS + 1)[1:]
     # each run for itself, so that distances to the others and among the reference's are of the same kind
@@ -119,14 +122,12 @@ def report(ways, measured, results, figures, args):
         row["progress_at_first"] = float(np.mean([progress[t][0] for t in runs]))
         row["per_length"] = row["progress"] / row["length"]
         row["thousands_of_images"] = images_until(runs, progress, half)
-        with contextlib.suppress(InputError):  # where progress is not the same anywhere
-            if way != reference:
-                found[way] = beside(ways[reference], runs, progress)
-        if way in found:
-            row["from"], row["to"] = map(float, found[way].grid[[0, -1]])
-            row["distance"], row["distance_over_seeds"] = found[way].distance
-            row["own_seeds"] = found[way].own_over_seeds
-            row["alongside"] = found[way].alongside
+        if way != reference and (both := beside(ways[reference], runs, progress)):
+            found[way] = both
+            row["from"], row["to"] = map(float, both.grid[[0, -1]])
+            row["distance"], row["distance_over_seeds"] = both.distance
+            row["own_seeds"] = both.own_over_seeds
+            row["alongside"] = both.alongside
         row["ends"] = end_distance(ways[reference], runs) if way != reference or len(runs) > 1 else None
         rows.append(row)
     prefix = results / f"{next(iter(measured)).dataset}_methods"
@@ -176,10 +177,10 @@ def end_distance(reference, others):
 
 
 LEGEND = """(progress, accuracy: of the last checkpoint; ratio: of lengths, also of every 5th checkpoint; from, to: the
-progress that both have; distance: d_B at equal progress, mean over that; over seeds: over that between seeds of the
-reference; own seeds: that of its own, over the same; alongside: part of the range where it is at most twice that; ends:
-distance of last checkpoints, of the reference between its seeds; moved: from the first to the last; 1000 im: images
-seen until half of the reference's last progress)"""
+progress that both have, - where there is none; distance: d_B at equal progress, mean over that; over seeds: over that
+between seeds of the reference; own seeds: that of its own, over the same; alongside: part of the range where it is at
+most twice that; ends: distance of last checkpoints, of the reference between its seeds; moved: from the first to the
+last; 1000 im: images seen until half of the reference's last progress)"""
 COLUMNS = {
     "progress": "progress",
     "accuracy": "accuracy",

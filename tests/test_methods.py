@@ -360,6 +360,16 @@ def test_fine_tuning_from_several_checkpoints_is_drawn(ways, call):
     assert (ways[0].parent / "plots" / "toy" / "finetuning.png").is_file()
 
 
+def test_methods_without_common_progress_are_measured_all_the_same(ways, call):
+    late = trajectory(seed=4, end=14.0)[-2:]  # begins where the others of `few` never come
+    write_published(ways[0].parent / "toy_late" / "preds_0.h5", late)
+    status, _, err = call(f"{FOLDER}/compare.py", ways[2], ways[0].parent / "toy_late")
+    assert (status, err) == (0, "")
+    row = json.loads((ways[0].parent / "embedding" / "toy_methods.json").read_text())["methods"][1]
+    assert row["length"] > 0
+    assert "distance" not in row
+
+
 def test_one_method_is_no_comparison(ways, refused):
     assert "name two folders or more" in refused(f"{FOLDER}/compare.py", ways[0])
 
