@@ -499,8 +499,8 @@ def finetuning(stem, reference, starts, formats=("png",)):
             panel.set_xticks([], minor=True)
             panel.set_xlabel("starts from checkpoint")
             panel.set_ylabel(name, parse_math=True)
-            panel.set_ylim(bottom=0)
-        named = {"from start to end": "-", f"to ends of {_plain(reference)}": "--", "at the start": ":"}
+            panel.set_ylim(0, 1.04 * panel.get_ylim()[1])
+        named = {"moved; at the end": "-", f"to ends of {_plain(reference)}": "--", "at the start": ":"}
         handles = [
             *panels[0].get_legend_handles_labels()[0],
             *(Line2D([], [], color="black", linestyle=d) for d in named.values()),
