@@ -36,11 +36,11 @@ KINDS = ("probabilities", "log-probabilities", "logits")
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".pt", ".pth", ".csv", ".tsv", ".txt")
 BLOCK_VALUES = 1 << 22  # turned into probabilities at a time
 LINE_BYTES = 1 << 26  # the longest line of a text
-AXES = "STNC"  # seeds, checkpoints, samples, classes
-NAMES = dict(zip(AXES, ("seeds", "checkpoints", "samples", "classes"), strict=True))
+AXES = "STNLC"
+NAMES = dict(zip(AXES, ("seeds", "checkpoints", "samples", "positions", "classes"), strict=True))
 LOOK_AT = 64  # rows of a checkpoint, to tell what they are
 # An array's axes are said by letters of AXES in its order, without C where it has the probability of the second of two
-# classes.
+# classes. With positions, such as those of tokens in a text, N L of them are the samples.
 
 
 class Array:
@@ -52,21 +52,33 @@ class Array:
 
     def block(self, axes, place, samples):
         """Rows (B, C), or (B, 1) without classes, in float64, of a checkpoint: `place` {"S": seed, "T": checkpoint}."""
+        rows = "L" if "L" in axes else "N"
         with _faults_of(self.path):
-            found = self.values[tuple({"N": samples, "C": slice(None), **place}[axis] for axis in axes)]
-            if not isinstance(found, np.ndarray):
-                found = found.double().numpy()  # a tensor, whose type numpy may lack
-            found = np.array(found, dtype=np.float64)
+            parts = [self._values(axes, {"C": slice(None), **place, **part}) for part in self._parts(axes, samples)]
+            parts = [part.T for part in parts] if axes.find("C") < axes.index(rows) else parts
+            found = np.concatenate(parts, dtype=np.float64)
             check_unchanged(self.path, self.state, state_of(self.path))
-        if "C" not in axes:
-            return found[:, None]
-        return found.T if axes.index("C") < axes.index("N") else found
+        return found if "C" in axes else found[:, None]
+
+    def _parts(self, axes, samples):
+        """Where samples are: slices along N or, with positions, along L for each of N."""
+        if "L" not in axes:
+            return [{"N": samples}]
+        length = self.size(axes, "L")
+        whole = range(samples.start // length, -(-samples.stop // length))
+        ends = ((n, samples.start - n * length, samples.stop - n * length) for n in whole)
+        return [{"N": n, "L": slice(max(0, first), min(length, stop))} for n, first, stop in ends]
+
+    def _values(self, axes, index):
+        found = self.values[tuple(index[axis] for axis in axes)]
+        return found if isinstance(found, np.ndarray) else found.double().numpy()  # a tensor, whose type numpy may lack
 
     def size(self, axes, axis):
         return self.shape[axes.index(axis)] if axis in axes else 1
 
-    def where(self, axes, place, sample):
-        index = {"N": sample, "C": ":", **place}
+    def where(self, axes, place, sample=None):
+        n, position = (":", ":") if sample is None else divmod(sample, self.size(axes, "L"))
+        index = {"N": n, "L": position, "C": ":", **place}
         return f"{shown(self.path)}: {self.key}[{', '.join(str(index[axis]) for axis in axes)}]"
 
 
@@ -88,7 +100,7 @@ def opened(path, key=None, scratch=None):
             array = Array(path, *found)
             if not re.fullmatch(r"b?float\d+|u?int\d+|bool", array.dtype) or not 1 <= len(array.shape) <= len(AXES):
                 raise InputError(
-                    f"{shown(path)}: holds {array.dtype} of shape {array.shape}, not one to four axes of numbers"
+                    f"{shown(path)}: holds {array.dtype} of shape {array.shape}, not one to five axes of numbers"
                 )
             if 0 in array.shape:
                 raise InputError(f"{shown(path)}: is empty, of shape {array.shape}")
@@ -284,7 +296,7 @@ class Source:
     def _add(self, array):
         told, _, binary = self.told
         axes = axes_of(array, told, binary)
-        shape = array.size(axes, "N"), 2 if binary else array.size(axes, "C")
+        shape = array.size(axes, "N") * array.size(axes, "L"), 2 if binary else array.size(axes, "C")
         if self.runs and (shape, axes) != (self.shape, self.axes):
             read = f"{array.shape}, read as ({', '.join(axes)})"
             raise InputError(f"{shown(array.path)}: holds {read}, which does not go with {shown(self.files[0])}")
@@ -307,7 +319,7 @@ class Source:
             array = self.open(checkpoint.path)
             some = range(0, n_samples, max(1, n_samples // LOOK_AT))
             rows = np.concatenate([array.block(self.axes, checkpoint.place, slice(n, n + 1)) for n in some])
-            kinds.setdefault(kind_of(rows, shown(array.path)), array.where(self.axes, checkpoint.place, ":"))
+            kinds.setdefault(kind_of(rows, shown(array.path)), array.where(self.axes, checkpoint.place))
         if len(kinds) > 1:
             told = ", but ".join(f"{where} looks like {kind}" for kind, where in kinds.items())
             raise InputError(f"{told}; --kind says which they are")
@@ -360,7 +372,7 @@ def axes_of(array, told, binary):
         if told:
             raise InputError(
                 f"{shown(array.path)}: holds {array.shape}, not the axes {told}; --axes has a letter for each, "
-                "S(eeds), T (checkpoints), N (samples) and, but for --binary, C(lasses)"
+                "S(eeds), T (checkpoints), N (samples), L (positions in each) and, but for --binary, C(lasses)"
             )
         raise InputError(
             f"{shown(array.path)}: holds {array.shape}, which is neither (samples, classes) nor has checkpoints and "

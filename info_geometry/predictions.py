@@ -391,7 +391,9 @@ def main():
         command.add_argument("source", type=Path, help=".npy, .npz, .h5, .pt, .csv or .txt, or a folder of such files")
         command.add_argument("--key", help="of several arrays in a file, the one to take")
         command.add_argument(
-            "--axes", help="a letter for each axis, such as TNC: S(eeds), T (checkpoints), N (samples), C(lasses)"
+            "--axes",
+            help="a letter for each axis, such as TNC: S(eeds), T (checkpoints), N (samples), L (positions in each, "
+            "such as tokens, each of which is a sample then), C(lasses)",
         )
         command.add_argument("--kind", help="probabilities, log-probabilities or logits (default: told by the values)")
         command.add_argument("--binary", action="store_true", help="one number a sample, for the second of two classes")

@@ -1,5 +1,7 @@
 """Arrays by others: whatever their format and order of axes, they come to the same predictions."""
 
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -155,8 +157,22 @@ def test_blocks_of_samples_are_what_the_whole_is(tmp_path, monkeypatch):
         np.testing.assert_allclose(found, P if array.ndim == 3 else P[:1], rtol=2e-6)
 
 
+@pytest.mark.parametrize("axes", ["TNLC", "CLTN", "NTCL"])
+@pytest.mark.parametrize("suffix", [".npy", ".h5", ".pt"])
+def test_each_position_is_a_sample(tmp_path, monkeypatch, axes, suffix):
+    monkeypatch.setattr(importing, "BLOCK_VALUES", 15)  # five rows: more than a text, and not a whole number of them
+    texts = LOGITS.reshape(4, 3, 4, 3).transpose(["TNLC".index(axis) for axis in axes]).copy()
+    path = save(tmp_path / f"tokens{suffix}", texts)
+    (found,) = imported(path, tmp_path / "lm_all", axes=axes, kind="logits")
+    np.testing.assert_allclose(found, P, rtol=2e-6)
+    texts[tuple({"T": 2, "N": 1, "L": 3, "C": 0}[axis] for axis in axes)] = np.nan
+    save(path, texts)
+    place = ", ".join({"T": "2", "N": "1", "L": "3", "C": ":"}[axis] for axis in axes)
+    with pytest.raises(InputError, match=re.escape(f"[{place}] holds a value that is not finite")):
+        imported(path, tmp_path / "lm_bad", axes=axes, kind="logits")
+
+
 def test_the_vocabulary_of_a_language_model(tmp_path):
-    """Each token is a sample."""
     logits = np.random.default_rng(0).normal(size=(2, 20, 50_000)).astype(np.float32)
     (found,) = imported(save(tmp_path / "tokens.npy", logits), tmp_path / "lm_all")
     np.testing.assert_allclose(found, softmax(logits.astype(float), axis=-1), rtol=1e-6)
