@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torchvision.transforms import RandomResizedCrop
 
 from info_geometry.script import InputError, shown
 from supervised_imagenet import networks
@@ -178,6 +177,8 @@ def view(path, size, crop, key=None):
 
 def _random_crop(image, key):
     """Corner (top, left), shape (height, width) and whether to flip."""
+    from torchvision.transforms import RandomResizedCrop
+
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         box = RandomResizedCrop.get_params(image, scale=(0.08, 1), ratio=(3 / 4, 4 / 3))

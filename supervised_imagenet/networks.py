@@ -109,7 +109,8 @@ def device(name=None):
         torch.zeros(1, device=f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if chosen == "cuda" else chosen)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {chosen}: not on this machine ({_line(error)}); cpu always is") from error
-    torch.use_deterministic_algorithms(torch.device(chosen).type == "cpu")
+    # what use_deterministic_algorithms does, but for loading compilers, which takes a second
+    torch.set_deterministic_debug_mode("error" if torch.device(chosen).type == "cpu" else "default")
     torch.backends.cudnn.benchmark = True  # images come in few sizes
     return torch.device(chosen)
 
