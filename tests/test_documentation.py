@@ -316,6 +316,7 @@ def test_commands_on_digits_run(tmp_path):
     assert (home.place / "plots" / "digits" / "trajectories_compare.png").is_file()
 
 
+@pytest.mark.slow
 def test_the_way_from_the_published_trajectories(tmp_path):
     home, n_samples = Home(tmp_path), 300
     for task in ("all", "3rd", "vert", "instr"):

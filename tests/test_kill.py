@@ -23,7 +23,7 @@ from supervised_imagenet import checkpoints
 TRAIN = "supervised_imagenet/01_training/train.py"
 INPCA = "info_geometry/inpca.py"
 STORE = "supervised_imagenet/02_imprinting/store_predictions.py"
-few_and_many = pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+few_and_many = pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 
 
 def files(folder):
