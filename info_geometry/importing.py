@@ -27,9 +27,9 @@ from scipy.special import logsumexp, softmax
 from tqdm import tqdm
 
 from info_geometry import ranks
-from info_geometry.predictions import Reading, dataset, digest, labels_path
+from info_geometry.predictions import Reading, dataset, digest, here, labels_path
 from info_geometry.samples import ROW_SUM_TOLERANCE, slices
-from info_geometry.script import InputError, check_unchanged, natural, replacing, shown, state_of, versions
+from info_geometry.script import InputError, WriteError, check_unchanged, natural, replacing, shown, state_of, versions
 from info_geometry.writer import Writer
 
 KINDS = ("probabilities", "log-probabilities", "logits")
@@ -48,30 +48,26 @@ class Array:
 
     def __init__(self, path, values, key=""):
         self.path, self.values, self.key, self.state = path, values, key, state_of(path)
-        self.shape, self.dtype = tuple(values.shape), str(values.dtype).removeprefix("torch.")
+        self.shape = tuple(values.shape)
+        self.dtype = getattr(values.dtype, "name", None) or str(values.dtype).removeprefix("torch.")
 
     def block(self, axes, place, samples):
         """Rows (B, C), or (B, 1) without classes, in float64, of a checkpoint: `place` {"S": seed, "T": checkpoint}."""
-        rows = "L" if "L" in axes else "N"
-        with _faults_of(self.path):
-            parts = [self._values(axes, {"C": slice(None), **place, **part}) for part in self._parts(axes, samples)]
-            parts = [part.T for part in parts] if axes.find("C") < axes.index(rows) else parts
-            found = np.concatenate(parts, dtype=np.float64)
-            check_unchanged(self.path, self.state, state_of(self.path))
-        return found if "C" in axes else found[:, None]
-
-    def _parts(self, axes, samples):
-        """Where samples are: slices along N or, with positions, along L for each of N."""
-        if "L" not in axes:
-            return [{"N": samples}]
         length = self.size(axes, "L")
-        whole = range(samples.start // length, -(-samples.stop // length))
-        ends = ((n, samples.start - n * length, samples.stop - n * length) for n in whole)
-        return [{"N": n, "L": slice(max(0, first), min(length, stop))} for n, first, stop in ends]
-
-    def _values(self, axes, index):
-        found = self.values[tuple(index[axis] for axis in axes)]
-        return found if isinstance(found, np.ndarray) else found.double().numpy()  # a tensor, whose type numpy may lack
+        first, last = samples.start // length, (samples.stop - 1) // length
+        rows = slice(samples.start - first * length, samples.stop - first * length)
+        # of a text that is larger than a block, no more is read than the block
+        index = {"N": slice(first, last + 1), "L": rows if first == last else slice(None), "C": slice(None), **place}
+        kept = [axis for axis in axes if axis not in place]
+        with _faults_of(self.path):
+            found = self.values[tuple(index[axis] for axis in axes)]
+            if not isinstance(found, np.ndarray):
+                found = found.double().numpy()  # a tensor, whose type numpy may lack
+            found = found.transpose([kept.index(axis) for axis in "NLC" if axis in kept])
+            found = found.reshape(-1, found.shape[-1] if "C" in axes else 1)
+            found = np.array(found if first == last else found[rows], dtype=np.float64)
+            check_unchanged(self.path, self.state, state_of(self.path))
+        return found
 
     def size(self, axes, axis):
         return self.shape[axes.index(axis)] if axis in axes else 1
@@ -83,8 +79,9 @@ class Array:
 
 
 @contextlib.contextmanager
-def opened(path, key=None, scratch=None):
-    """The `Array` in a file; texts and archives are unpacked into the folder `scratch` (default: the system's).
+def opened(path, key=None, scratch=None, usual="data"):
+    """The `Array` in a file, of several the one called `key`, or else `usual`; texts and archives are unpacked into the
+    folder `scratch` (default: the system's).
 
     Raises InputError, which names the file, for what holds no array of numbers, or less of it than it says.
     """
@@ -96,7 +93,7 @@ def opened(path, key=None, scratch=None):
         raise InputError(f"{shown(path)}: unknown format; known are {', '.join(SUFFIXES)}, and folders of these")
     with contextlib.ExitStack() as stack:
         with _faults_of(path):
-            found = (reader or _text)(path, key, stack, scratch)
+            found = (reader or _text)(path, lambda names: _one(path, names, key, usual), stack, scratch)
             array = Array(path, *found)
             if not re.fullmatch(r"b?float\d+|u?int\d+|bool", array.dtype) or not 1 <= len(array.shape) <= len(AXES):
                 raise InputError(
@@ -120,14 +117,14 @@ def _faults_of(path):
         raise InputError(f"{shown(path)}: not a readable {path.suffix.lower()[1:]} file ({reason[:300]})") from error
 
 
-def _npy(path, key, stack, scratch):
+def _npy(path, chosen, stack, scratch):
     return (np.lib.format.open_memmap(path, mode="r"),)
 
 
-def _npz(path, key, stack, scratch):
+def _npz(path, chosen, stack, scratch):
     archive = stack.enter_context(zipfile.ZipFile(path))
     names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    key = _one(path, names, key)
+    key = chosen(names)
     with archive.open(names[key]) as file:
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
@@ -143,47 +140,47 @@ def _npz(path, key, stack, scratch):
     return _mapped(unpacked, dtype, shape, "F" if fortran else "C"), key
 
 
-def _h5(path, key, stack, scratch):
+def _h5(path, chosen, stack, scratch):
     file = stack.enter_context(Reading(path))
-    names = {name: None for name in file if isinstance(file.get(name), h5py.Dataset)}
-    key = key or ("data" if "data" in file else None)
-    return dataset(file, _one(path, names, key), path), key or next(iter(names))
+    names = [name for name in file if here(file, name) is None]  # links, which are refused by name
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    key = chosen(names)
+    return dataset(file, key, path), key
 
 
-def _pt(path, key, stack, scratch):
+def _pt(path, chosen, stack, scratch):
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        key, content = "", torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{shown(path)}: holds more than tensors, or others than there are, which could run code when it is loaded"
         ) from error
     if isinstance(content, dict):
         content = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
-        key = _one(path, content, key)
+        key = chosen(content)
         content = content[key]
     if not isinstance(content, torch.Tensor) or content.layout != torch.strided:
         raise InputError(f"{shown(path)}: holds no dense tensor, but {type(content).__name__}")
     if content.numel() * content.element_size() > content.untyped_storage().nbytes():
         raise InputError(f"{shown(path)}: is said to be of shape {tuple(content.shape)}, but not all of that is there")
-    return content.detach(), key or ""
+    return content.detach(), key
 
 
-def _one(path, names, key):
-    """The name that is meant: `key`, or the only one."""
-    if key is None and len(names) == 1:
-        return next(iter(names))
-    if not names:
-        raise InputError(f"{shown(path)}: holds no arrays")
-    if key not in names:
-        raise InputError(
-            f"{shown(path)}: holds {', '.join(list(names)[:8])}" + (f", not {key}" if key else "; --key names one")
-        )
-    return key
+def _one(path, names, key, usual):
+    """The name that is meant: `key`, or the only one, or `usual`."""
+    if key in names:
+        return key
+    if key is None and (len(names) == 1 or usual in names):
+        return usual if usual in names else next(iter(names))
+    held = f"holds {', '.join(list(names)[:8]) or 'no arrays'}"
+    if key is not None:
+        raise InputError(f"{shown(path)}: {held}, not {key}")
+    raise InputError(f"{shown(path)}: {held}" + f", none of them called {usual}; --key names one" * bool(names))
 
 
-def _text(path, key, stack, scratch):
+def _text(path, chosen, stack, scratch):
     """Numbers in lines, with or without a line of names, or of the numbers of classes, above."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         lines = ((number, line) for number, line in enumerate(_lines(path, file), 1) if line.strip())
@@ -192,20 +189,74 @@ def _text(path, key, stack, scratch):
             raise InputError(f"{shown(path)}: is empty")
         delimiter = next((mark for mark in "\t;," if mark in first[1]), None)
         names = next(csv.reader([first[1]], delimiter=delimiter)) if delimiter else first[1].split()
-        has_names = not all(map(_is_number, names)) or (len(names) > 2 and names == [str(n) for n in range(len(names))])
-        nameless = names[0] == ""
+        if names == ["0", "1"]:
+            raise InputError(
+                f"{shown(path)}: line {first[0]} may be the numbers of two classes, or a sample, which 0.0,1.0 would be"
+            )
+        has_names = _are_names(names)
         lines = lines if has_names else itertools.chain([first], lines)
         unpacked, n_rows, n_columns = _scratch(stack, scratch, 0, path), 0, None
-        while read := list(itertools.islice(lines, max(1, BLOCK_VALUES // (4 * len(names))))):
+        for read in _batches(lines):
             rows = _numbers(path, read, delimiter, n_columns)
             n_rows, n_columns = n_rows + len(rows), rows.shape[1]
             unpacked.write(rows.tobytes())
     if not n_rows:
         raise InputError(f"{shown(path)}: has a line of names, and no numbers")
+    if has_names and n_columns - len(names) not in (0, 1):
+        raise InputError(f"{shown(path)}: line {first[0]} has {len(names)} names, for {n_columns} columns")
     found = _mapped(unpacked, np.dtype(np.float64), (n_rows, n_columns))
-    # the numbers of lines, which pandas puts before
-    numbered = min(n_rows, n_columns) > 2 and np.array_equal(found[:, 0], np.arange(n_rows))
-    return (found[:, int(numbered or nameless) :],)
+    return _outputs(path, found, names if has_names else []), ""
+
+
+def _are_names(cells):
+    """Whether the cells of a line are names, or numbers, of classes."""
+    numbers = [cell.strip() for cell in cells if _is_number(cell)]
+    if len(numbers) == len(cells):
+        return len(cells) > 2 and cells == [str(n) for n in range(len(cells))]
+    return all(map(str.isdecimal, numbers))
+
+
+def _outputs(path, table, names):
+    """The columns of a table (lines, columns) but for the numbers of lines that pandas and R put before; raises
+    InputError where there are labels among them."""
+    n_rows, n_columns = table.shape
+    nameless = names and (names[0] == "" or len(names) < n_columns)
+    numbered = min(n_rows, n_columns) > 2 and table[0, 0] in (0, 1)
+    numbered = numbered and np.array_equal(table[:, 0], table[0, 0] + np.arange(n_rows))
+    first = int(bool(nameless or numbered))
+    column = _column_of_labels(table[:, first:])
+    if column is not None:
+        name = f" ({names[first + column - n_columns].strip()[:40]})" if names else ""
+        raise InputError(
+            f"{shown(path)}: column {first + column + 1}{name} holds whole numbers, like labels, while others do not; "
+            "take it out, or, if it is a class, store the table as .npy"
+        )
+    return table[:, first:]
+
+
+def _column_of_labels(table):
+    """The first column of whole numbers, not all 0 or 1 and not all the same, among others; None without such."""
+    whole, binary, constant = np.ones((3, table.shape[1]), dtype=bool)
+    for block in slices(len(table), max(1, BLOCK_VALUES // table.shape[1])):
+        rows = np.array(table[block])
+        whole &= (rows == np.floor(rows)).all(axis=0)
+        binary &= ((rows == 0) | (rows == 1)).all(axis=0)
+        constant &= (rows == table[0]).all(axis=0)
+    labels = whole & ~binary & ~constant
+    return int(labels.argmax()) if labels.any() and not whole.all() else None
+
+
+def _batches(lines):
+    """Lists of lines [(number, text), ...], none of them much larger than a block."""
+    batch, letters = [], 0
+    for line in lines:
+        batch.append(line)
+        letters += len(line[1])
+        if letters >= BLOCK_VALUES:
+            yield batch
+            batch, letters = [], 0
+    if batch:
+        yield batch
 
 
 def _lines(path, file):
@@ -270,11 +321,11 @@ class Source:
 
     def __init__(self, path, key=None, axes=None, kind=None, binary=False, scratch=None):
         self.path, self.key, self.scratch = Path(path), key, scratch
-        self.told = axes, kind, binary
+        self.told, self.binary = (axes, kind), binary
         self.stack, self.array = contextlib.ExitStack(), None
 
     def __enter__(self):
-        self.files, self.runs, self.shape = files_of(self.path), {}, None
+        self.files, self.runs, self.states, self.dtypes = files_of(self.path), {}, {}, set()
         with contextlib.ExitStack() as on_error:
             on_error.callback(self.stack.close)
             for path in self.files:
@@ -291,16 +342,18 @@ class Source:
             self.array = None
             self.stack.close()
             self.array = self.stack.enter_context(opened(path, self.key, self.scratch))
+            check_unchanged(path, self.states.setdefault(path, self.array.state), self.array.state)
         return self.array
 
     def _add(self, array):
-        told, _, binary = self.told
-        axes = axes_of(array, told, binary)
-        shape = array.size(axes, "N") * array.size(axes, "L"), 2 if binary else array.size(axes, "C")
+        axes = axes_of(array, self.told[0], self.binary)
+        shape = array.size(axes, "N") * array.size(axes, "L"), 2 if self.binary else array.size(axes, "C")
         if self.runs and (shape, axes) != (self.shape, self.axes):
             read = f"{array.shape}, read as ({', '.join(axes)})"
             raise InputError(f"{shown(array.path)}: holds {read}, which does not go with {shown(self.files[0])}")
-        self.shape, self.axes, self.dtype = shape, axes, array.dtype
+        self.shape, self.axes = shape, axes
+        self.samples = tuple(array.size(axes, axis) for axis in axes if axis in "NL")  # as the array has them
+        self.dtypes.add(array.dtype)
         seeds, times = ([{axis: i} for i in range(array.size(axes, axis))] if axis in axes else [{}] for axis in "ST")
         if "S" not in axes and len(times) == 1:  # a file a checkpoint
             self.runs.setdefault(0, []).append(Checkpoint(array.path.name, array.path, times[0]))
@@ -311,11 +364,11 @@ class Source:
 
     @functools.cached_property
     def kind(self):
-        """As told, or by some rows of the first, the middle and the last checkpoint of the first run."""
+        """As told, or by some rows of the first, the middle and the last checkpoint of each run."""
         if self.told[1]:
             return self.told[1]
-        kinds, run, (n_samples, _) = {}, self.runs[0], self.shape
-        for checkpoint in (run[0], run[len(run) // 2], run[-1]):
+        kinds, n_samples = {}, self.shape[0]
+        for checkpoint in (run[t] for run in self.runs.values() for t in sorted({0, len(run) // 2, len(run) - 1})):
             array = self.open(checkpoint.path)
             some = range(0, n_samples, max(1, n_samples // LOOK_AT))
             rows = np.concatenate([array.block(self.axes, checkpoint.place, slice(n, n + 1)) for n in some])
@@ -332,7 +385,8 @@ class Source:
     def described(self):
         """What is where, in words."""
         axes = ", ".join(NAMES[axis] for axis in self.axes)
-        axes = f"{len(self.files)} files of {axes}" if self.path.is_dir() else axes
+        if self.path.is_dir():
+            axes = f"{len(self.files)} files, {self.files[0].name} to {self.files[-1].name}, of {axes}"
         sizes = {
             "run": len(self.runs),
             "checkpoint": len(self.runs[0]),
@@ -341,18 +395,22 @@ class Source:
         }
         plural = {"class": "classes"}
         sizes = [f"{n} {name if n == 1 else plural.get(name, name + 's')}" for name, n in sizes.items()]
-        return f"{axes}: {', '.join(sizes)}"
+        return f"{' and '.join(sorted(self.dtypes))}, {axes}: {', '.join(sizes)}"
 
     def __str__(self):
-        return f"{shown(self.path)}: {self.kind} in {self.dtype}, {self.described()}"
+        return f"{shown(self.path)}: {self.kind} in {self.described()}"
 
 
 def files_of(path):
     """The files of a source, in natural order; raises InputError for a folder that holds others, or none."""
     if not path.is_dir():
         return [path]
-    found = [p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")]
-    found = sorted((p for p in found if p.suffix.lower() in SUFFIXES), key=natural)
+    found = [p for p in path.glob("[!.]*") if p.is_file() and p.suffix.lower() in SUFFIXES]
+    if within := [p for p in path.glob("[!.]*/[!.]*") if p.suffix.lower() in SUFFIXES]:
+        raise InputError(
+            f"{shown(min(within))}: lies in a folder within {shown(path)}, of which only the files are read; import it "
+            "by itself, with the --seed of its run"
+        )
     if not found:
         raise InputError(f"{shown(path)}: holds no files {', '.join(SUFFIXES)}")
     kinds = {p.suffix.lower() for p in found}
@@ -360,7 +418,19 @@ def files_of(path):
         raise InputError(
             f"{shown(path)}: holds files of several formats, {', '.join(sorted(kinds))}; keep those of one"
         )
+    found.sort(key=lambda p: (natural(p), p.name))
+    for one, other in zip(found, sorted(found, key=lambda p: (_decimal(p), p.name)), strict=True):
+        if one != other:
+            raise InputError(
+                f"{shown(path)}: {one.name} comes before {other.name} or after it, as 1.10 before or after 1.9; give "
+                "checkpoints names with whole numbers, such as step0010"
+            )
     return found
+
+
+def _decimal(path):
+    """By which paths are sorted so that 0.5 comes after 0.25."""
+    return [float(part) if part[:1].isdecimal() else part for part in re.split(r"(\d+(?:\.\d+)?)", path.name)]
 
 
 def axes_of(array, told, binary):
@@ -407,8 +477,9 @@ def kind_of(rows, name):
             return "probabilities"
         if high <= ROW_SUM_TOLERANCE and np.abs(logsumexp(rows, axis=1)).max() <= ROW_SUM_TOLERANCE:
             return "log-probabilities"
-        if low < 0:
+        if low < 0 and (low < -ROW_SUM_TOLERANCE or np.abs(sums - 1).max() > ROW_SUM_TOLERANCE):
             return "logits"
+        told = f"{told}, its values from {low:.3g}"
     raise InputError(f"{name}: {told}, which may be logits, or not normalised; --kind says what they are")
 
 
@@ -459,12 +530,16 @@ def _refuse(bad, rows, where, fault):
         raise InputError(f"{where(int(bad.argmax()))} {fault}")
 
 
-def labels_in(path, n_samples, n_classes, key=None):
-    """True classes (N,) in a file of whole numbers from 0 to C - 1, a text with one a line for instance."""
-    with opened(path, key) as array, _faults_of(array.path):
-        if math.prod(array.shape) != n_samples or len(array.shape) > 2:
+def labels_in(path, source):
+    """True classes (N,) of a source's samples, in a file of whole numbers from 0 to C - 1: a text with one a line for
+    instance, or, of samples with positions, an array of these two axes in the source's order."""
+    n_samples, n_classes = source.shape
+    with opened(path, usual="labels") as array, _faults_of(array.path):
+        if math.prod(array.shape) != n_samples or not (max(array.shape) == n_samples or array.shape == source.samples):
             raise InputError(f"{shown(path)}: holds {array.shape} numbers, not a label for each of {n_samples} samples")
-        values = np.asarray(array.values[:], dtype=np.float64).ravel()
+        values = np.asarray(array.values[...], dtype=np.float64)
+        positions_first = 0 <= source.axes.find("L") < source.axes.index("N")
+        values = (values.T if positions_first and array.shape == source.samples else values).ravel()
     bad = np.flatnonzero(~((values >= 0) & (values < n_classes) & (values == np.floor(values))))
     if bad.size:
         raise InputError(f"{shown(path)}: [{bad[0]}] is {values[bad[0]]:g}, no whole number from 0 to {n_classes - 1}")
@@ -479,7 +554,7 @@ def import_runs(source, folder, seed=0, labels=None, dtype=None, overwrite=False
     that is no probability, and where something else is there that is not to be overwritten.
     """
     folder = check_folder(folder)
-    dtype = dtype or ("float16" if source.dtype == "float16" else "float32")
+    dtype = dtype or ("float16" if source.dtypes == {"float16"} else "float32")
     record = {
         "imported": {
             "from": source.path.name,
@@ -493,29 +568,30 @@ def import_runs(source, folder, seed=0, labels=None, dtype=None, overwrite=False
     if labels is not None:
         record["labels_sha256"] = digest(labels)
         check_labels(labels, labels_path(folder))
-    paths = []
-    for number, run in source.runs.items():
-        paths.append(folder / f"preds_{seed + number}.h5")
-        with ranks.alone(paths[-1]):
-            writer = Writer(paths[-1], record | {"run": number}, [c.id for c in run], overwrite)
-            writer.begin()
-            with _discarded_on_error(writer):
-                for index in tqdm(writer.missing, desc=paths[-1].name, unit="checkpoint", disable=None):
-                    writer.write(index, source.checkpoint(run[index], dtype))
-                writer.finish()
-    if labels is not None:
-        paths.append(store_labels(labels, labels_path(folder)))
-    return paths
-
-
-@contextlib.contextmanager
-def _discarded_on_error(writer):
-    """Leave nothing of a run whose source turns out to be bad."""
-    try:
-        yield
-    except InputError:
-        writer.discard()
-        raise
+    paths = {number: folder / f"preds_{seed + number}.h5" for number in source.runs}
+    for path in paths.values():
+        if path.exists() and any(map(path.samefile, source.files)):
+            raise InputError(f"{shown(path)}: is itself part of what is imported; choose another folder")
+    with contextlib.ExitStack() as stack:
+        writers = {}
+        for number, run in source.runs.items():
+            stack.enter_context(ranks.alone(paths[number]))
+            ids = [checkpoint.id for checkpoint in run]
+            writers[number] = Writer(paths[number], record | {"run": number}, ids, overwrite)
+        try:
+            for number, writer in writers.items():
+                writer.begin()
+                for index in tqdm(writer.missing, desc=writer.path.name, unit="checkpoint", disable=None):
+                    writer.write(index, source.checkpoint(source.runs[number][index], dtype))
+        except WriteError:  # there may be room later
+            raise
+        except InputError:
+            for writer in writers.values():
+                writer.discard()
+            raise
+        for writer in writers.values():
+            writer.finish()
+    return [*paths.values(), *([] if labels is None else [store_labels(labels, labels_path(folder))])]
 
 
 def check_folder(folder):

@@ -33,8 +33,9 @@ class Values:
     hashes: list = dataclasses.field(default_factory=list)
     accuracies: list = dataclasses.field(default_factory=list)
 
-    def add(self, blocks, labels=None):
-        """Add a checkpoint, blocks of rows (B, C), or (B, 1) for the second of two classes; labels (N,) or none."""
+    def add(self, blocks, labels=None, even=None):
+        """Add a checkpoint, blocks of rows (B, C), or (B, 1) for the second of two classes, which is as probable as the
+        first at `even`; labels (N,) or none."""
         found, right, n = hashlib.sha256(), 0, 0
         for rows in blocks:
             found.update(np.ascontiguousarray(rows))
@@ -47,7 +48,7 @@ class Values:
             self.bad += int((np.isnan(rows) | np.isposinf(rows)).sum())
             self.one_hot += int(((rows != 0).sum(axis=1) == 1).sum())
             if labels is not None:
-                best = rows.argmax(axis=1) if rows.shape[1] > 1 else rows[:, 0] > (0 if rows.min() < 0 else 0.5)
+                best = rows.argmax(axis=1) if rows.shape[1] > 1 else rows[:, 0] > even
                 right, n = right + int((best == labels[n : n + len(rows)]).sum()), n + len(rows)
             if (whole := rows[finite.all(axis=1)]).size:
                 sums = whole.sum(axis=1)
@@ -58,25 +59,26 @@ class Values:
             self.accuracies.append(right / n)
 
 
-def values_of(source, labels=None):
-    """The `Values` of all checkpoints of a source."""
+def values_of(source, labels=None, kind="probabilities"):
+    """The `Values` of all checkpoints of a source, which holds values of some kind."""
+    even = {"probabilities": 0.5, "log-probabilities": np.log(0.5), "logits": 0}[kind]
     n_samples, n_classes = source.shape
     parts, found = slices(n_samples, max(1, BLOCK_VALUES // n_classes)), Values()
     for checkpoint in tqdm([c for run in source.runs.values() for c in run], unit="checkpoint", disable=None):
         array = source.open(checkpoint.path)
-        found.add((array.block(source.axes, checkpoint.place, samples) for samples in parts), labels)
+        found.add((array.block(source.axes, checkpoint.place, samples) for samples in parts), labels, even)
     return found
 
 
 def info(source, labels=None):
     """Lines that say what a source holds, what it is taken for, and what may be wrong with it."""
-    values, problems = values_of(source, labels), []
+    kind, problems = None, []
     try:
         kind = source.kind
     except InputError as error:
-        kind = None
         problems.append(str(error))
-    yield str(source) if kind else f"{shown(source.path)}: {source.dtype}, {source.described()}"
+    values = values_of(source, labels if kind or not source.binary else None, kind or "probabilities")
+    yield str(source) if kind else f"{shown(source.path)}: {source.described()}"
     yield f"values      {values.low:.6g} to {values.high:.6g}, {values.zeros / values.values:.2%} of them zero"
     yield f"rows' sums  {values.least_sum:.6g} to {values.largest_sum:.6g}"
     if values.accuracies:
@@ -89,15 +91,14 @@ def info(source, labels=None):
 
 def problems_of(values, kind, source):
     """What is strange in values of some kind: (whether they are no predictions, a sentence)."""
-    one_class = "C" not in source.axes or source.shape[1] == 1
     if bad := values.bad + values.impossible * (kind == "probabilities"):
         yield True, f"{bad} values are not finite"
     if kind == "probabilities":
         if values.low < 0:
             yield True, f"there are negative values, down to {values.low:.6g}"
-        if not one_class and max(abs(values.least_sum - 1), abs(values.largest_sum - 1)) > ROW_SUM_TOLERANCE:
+        if not source.binary and max(abs(values.least_sum - 1), abs(values.largest_sum - 1)) > ROW_SUM_TOLERANCE:
             yield True, f"rows sum to {values.least_sum:.6g} to {values.largest_sum:.6g}, which is no rounding"
-        if not one_class and values.one_hot > values.rows / 2:
+        if not source.binary and values.one_hot > values.rows / 2:
             yield False, f"{values.one_hot / values.rows:.0%} of the rows are sure of one class: these may be decisions"
         elif values.zeros > values.values / 2:
             yield False, f"{values.zeros / values.values:.0%} of the values are zero: rounding may have made them so"

@@ -66,7 +66,7 @@ class Trajectory:
                 )
             self.shape, self.dtype = data.shape, data.dtype
             self.record = _record(file, path)
-            beside = {name: item for name in file if isinstance(item := _here(file, name), h5py.Dataset)}
+            beside = {name: item for name in file if isinstance(item := here(file, name), h5py.Dataset)}
             self.columns = {
                 name: dataset(file, name, path)[:]
                 for name, item in beside.items()
@@ -148,7 +148,7 @@ class Reading:
         return InputError(f"{shown(self.path)}: not a readable HDF5 file, perhaps cut short ({reason})")
 
 
-def _here(file, name):
+def here(file, name):
     """What an HDF5 file holds under a name; None for a link to somewhere else."""
     return file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
 
@@ -159,7 +159,7 @@ def dataset(file, name, path):
     Raises InputError where there is none, where it or its values are in another file, and where the file has less than
     it says.
     """
-    if name in file and _here(file, name) is None:
+    if name in file and here(file, name) is None:
         raise InputError(f"{shown(path)}: {name!r} is a link to somewhere else, which is not followed")
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):
@@ -421,7 +421,7 @@ def _import_or_info(args):
     if args.kind not in (None, *importing.KINDS):
         raise unknown("kind of values", args.kind, importing.KINDS)
     with importing.Source(args.source, args.key, args.axes, args.kind, args.binary) as source:
-        labels = importing.labels_in(args.labels, *source.shape) if args.labels else None
+        labels = importing.labels_in(args.labels, source) if args.labels else None
         if args.command == "info":
             yield from inspection.info(source, labels)
             return

@@ -16,6 +16,7 @@ import collections.abc
 import contextlib
 import hashlib
 import math
+import operator
 import os
 import random
 import sys
@@ -72,7 +73,7 @@ class Recorder:
         schedule: a function of the step that says whether it is `due` (default: `dense_early`), or a set of steps
         batch_size: samples that are predicted at once
         dtype: of what is stored, float32 or float16, which is half as large, and coarse for thousands of classes
-        resume: go on with the run that is there. A run that starts from an earlier step forgets what was recorded from
+        resume: go on with the run that is there. One that starts from an earlier step forgets what was recorded from
             there on, and says so
         overwrite: replace the run that is there, once there is something new
 
@@ -101,21 +102,23 @@ class Recorder:
             raise unknown("kind of outputs", kind, KINDS)
         if dtype not in ("float16", "float32"):
             raise unknown("type of predictions", dtype, ("float16", "float32"))
-        if seed < 0 or batch_size < 1 or (resume and overwrite):
-            raise InputError("seed is from 0, batch_size from 1, and a run is either resumed or overwritten")
+        if batch_size < 1 or (resume and overwrite):
+            raise InputError("batch_size is from 1, and a run is either resumed or overwritten")
         if imprint and labels is None:
             raise InputError("imprinting makes a prototype of each class: it needs labels")
-        self.path = folder / f"preds_{int(seed)}.h5"
+        self.path = folder / f"preds_{_whole(seed, 'seed')}.h5"
+        _check_samples(samples)
         self.samples, self.labels, self.batch_size = samples, None if labels is None else _labels(labels), batch_size
         self.kind, self.imprint, self.forward, self.dtype = kind, imprint, forward, dtype
         self.schedule = schedule if callable(schedule) else frozenset(schedule).__contains__
         self.resume, self.overwrite, self.writer, self.step, self.last = resume, overwrite, None, None, None
         self.record_of_run = {
             "recorded": {"kind": kind, "imprint": imprint if isinstance(imprint, str | None) else "features"},
-            "probe_sha256": _hash(samples),
             "dtype": dtype,
             "versions": versions("torch", "numpy", "h5py"),
         }
+        if known := _hash(samples):
+            self.record_of_run["probe_sha256"] = known
         if labels is not None:
             self.record_of_run["labels_sha256"] = digest(self.labels)
             check_labels(self.labels, labels_path(folder))
@@ -144,16 +147,26 @@ class Recorder:
     def record(self, model, step=None, **numbers):
         """Record what `model` predicts, which is left as it is: its modes, and the state of random numbers.
 
-        `step` is by default the one that was `due`; `numbers`, such as epoch=, are stored with it. What was recorded of
-        this step, and of later ones, is forgotten. Raises InputError for outputs that are no predictions.
+        `step` is by default the one that was `due`, counted from the start of training through all epochs; the last one
+        may be recorded again. `numbers`, such as epoch=, are stored with it. Raises InputError for a step before the
+        last one, and for outputs that are no predictions.
         """
         step = self.step if step is None else step
         if step is None:
             raise InputError("record(model, step=...): says which step this is, unless due(step) has asked before")
+        step = _whole(step, "step")
+        if self.last is not None and step < self.last:
+            raise InputError(
+                f"step {step} comes after step {self.last}: steps are counted through all epochs; to go back, make a "
+                "Recorder anew, with resume=True"
+            )
         if self.closed:
             raise InputError(f"{shown(self.path)}: this recorder is closed")
-        if taken := {"data", "id", "record", "samples", "step"} & numbers.keys():
-            raise InputError(f"record(..., {min(taken)}=...): files have something else under this name")
+        for name in numbers:
+            if not name.isidentifier() or name in ("data", "id", "record", "samples", "predictions"):
+                raise InputError(
+                    f"record(..., {name}=...): another name, please: letters, digits and _, and none in use"
+                )
         with undisturbed(model) as network:
             outputs = self._outputs(network)
         if ranks.rank() == 0:
@@ -161,7 +174,7 @@ class Recorder:
             numbers = self._measured(P) | {name: float(value) for name, value in numbers.items()}
         self._begin()
         if ranks.rank() == 0:
-            self._store(int(step), P, numbers)
+            self._store(step, P, numbers)
         self.last = step
 
     def __del__(self):
@@ -249,10 +262,12 @@ class Recorder:
         else:
             found = self._called(network, batch)
         found = getattr(found, "logits", found)  # as transformers return them
+        if isinstance(found, tuple | collections.abc.Mapping):
+            raise InputError(f"the network's outputs are a {type(found).__name__}; forward= says which of them to take")
         if torch and isinstance(found, torch.Tensor):
             found = found.detach().cpu().double().numpy()
         found = np.asarray(found)
-        found = found[:, None] if found.ndim == 1 else found
+        found = found[:, None] if found.shape == (_length(batch),) else found
         if found.ndim not in (2, 3) or found.dtype.kind not in "fiub":
             raise InputError(
                 f"the network's outputs are {found.dtype} of shape {found.shape}; expected numbers (B, C), or (B, L, C)"
@@ -399,31 +414,69 @@ def _for(network, leaf):
 
     if not isinstance(leaf, np.ndarray | torch.Tensor):
         return leaf
-    leaf = torch.as_tensor(leaf)
+    leaf = torch.as_tensor(np.ascontiguousarray(leaf) if isinstance(leaf, np.ndarray) else leaf)
     weights = next((p for p in network.parameters() if p.is_floating_point()), leaf)
     return leaf.to(weights.device, weights.dtype if leaf.is_floating_point() else None)
 
 
+def _check_samples(samples):
+    """Raise InputError for what is no sequence of samples, from which batches can be taken."""
+    try:
+        _part(samples, slice(0, min(1, _length(samples))))
+    except InputError:
+        raise
+    except Exception as error:  # whatever it is
+        raise InputError(
+            f"samples are {type(samples).__name__}, of which no batch can be taken by [a:b]; expected an array, a "
+            "tensor or a list, or a tuple or dict of these"
+        ) from error
+
+
+def _whole(number, name):
+    """A whole number from 0, as Python's; raises InputError for another."""
+    try:
+        found = operator.index(number)
+    except TypeError:
+        found = -1
+    if found < 0:
+        raise InputError(f"{name} is {number!r}; expected a whole number from 0")
+    return found
+
+
 def _labels(labels):
     labels = np.asarray(getattr(labels, "cpu", lambda: labels)())
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or (len(labels) and labels.min() < 0):
-        raise InputError(f"labels are {labels.dtype} {labels.shape}; expected whole numbers (N,) from 0")
-    return labels.astype(np.int64)
+    if labels.ndim not in (1, 2) or labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
+        raise InputError(
+            f"labels are {labels.dtype} {labels.shape}; expected whole numbers from 0, (N,), or (B, L) of tokens"
+        )
+    return labels.astype(np.int64).ravel()
 
 
 def _hash(samples):
-    """SHA-256 of arrays, and of what else prints."""
+    """SHA-256 of samples; None where they are objects that this project knows nothing of."""
     found = hashlib.sha256()
-    waiting = _leaves(samples)[::-1]
-    while waiting:
-        leaf = waiting.pop()
-        if hasattr(leaf, "detach"):  # a tensor, whose type numpy may lack
-            leaf = leaf.detach().cpu()
-            leaf = (leaf.float() if leaf.is_floating_point() else leaf).numpy()
-        if isinstance(leaf, np.ndarray) and not leaf.dtype.hasobject:
-            found.update(f"{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
-        elif isinstance(leaf, np.ndarray | list | tuple):
-            waiting += list(leaf)[::-1]
-        else:
-            found.update(repr(leaf).encode())
-    return found.hexdigest()
+    with contextlib.suppress(TypeError):
+        _add_to(found, _leaves(samples))
+        return found.hexdigest()
+    return None
+
+
+def _add_to(found, leaf):
+    if hasattr(leaf, "detach"):  # a tensor, whose type numpy may lack
+        leaf = leaf.detach().cpu()
+        leaf = (leaf.float() if leaf.is_floating_point() else leaf).numpy()
+    elif hasattr(leaf, "tocoo"):  # of scipy
+        leaf = leaf.tocoo()
+        leaf = [leaf.shape, leaf.row, leaf.col, leaf.data]
+    elif not isinstance(leaf, list | tuple) and hasattr(leaf, "__array__"):  # of pandas, for instance
+        leaf = np.asarray(leaf)
+    if isinstance(leaf, np.ndarray) and not leaf.dtype.hasobject:
+        found.update(f"{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
+    elif isinstance(leaf, np.ndarray | list | tuple):
+        found.update(f"{len(leaf)} of".encode())
+        for part in leaf:
+            _add_to(found, part)
+    elif isinstance(leaf, str | bytes | int | float | None):
+        found.update(f"{leaf!r} ".encode())
+    else:
+        raise TypeError(type(leaf))

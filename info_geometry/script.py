@@ -28,6 +28,10 @@ class InputError(ValueError):
     """Bad input, said in one sentence: the file, the place in it, and the way out."""
 
 
+class WriteError(InputError):
+    """A file that cannot be written, for want of room or of rights."""
+
+
 def natural(path):
     """By which paths are sorted so that 9 comes before 10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", Path(path).name)]
@@ -139,12 +143,12 @@ def _is(file, path):
 
 @contextlib.contextmanager
 def writing(path):
-    """Turn a failure to write into the InputError that names `path`."""
+    """Turn a failure to write into the WriteError that names `path`."""
     try:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
-        raise InputError(f"cannot write {path}: {reason}; make room or choose another folder") from error
+        raise WriteError(f"cannot write {path}: {reason}; make room or choose another folder") from error
 
 
 def _partial(path):

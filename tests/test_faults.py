@@ -20,7 +20,7 @@ import torch
 from conftest import REPOSITORY, labels_of, trajectory, write_published
 
 from info_geometry import Recorder, ranks
-from info_geometry.importing import Source
+from info_geometry.importing import Source, import_runs
 from info_geometry.predictions import Trajectory
 from info_geometry.script import InputError, held, replacing
 
@@ -250,7 +250,7 @@ SOURCES = {
     "transposed.npy": (npy(P.transpose(0, 2, 1)), "its rows sum to"),
     "no_zip.npz": (text("hello"), ""),
     "empty.npz": (npz(), "holds no arrays"),
-    "two.npz": (npz(a=P, b=P), "holds a, b; --key names one"),
+    "two.npz": (npz(a=P, b=P), "holds a, b, none of them called data; --key names one"),
     "cut.npz": (cut(npz(data=P), 0.6), ""),
     "wrong_sum.npz": (flipped(lambda p: npz(data=P)(p, zipfile.ZIP_STORED), 300, 1), ""),
     "objects.npz": (npz(data=np.array([{}], dtype=object)), ""),
@@ -277,7 +277,10 @@ SOURCES = {
     "malicious.pt": (lambda path: torch.save(Malicious(path.parent / "unpickled"), path), ""),
     "module.pt": (pt(torch.nn.Linear(2, 2)), ""),
     "numbers.pt": (pt({"a": 1, "b": [2]}), "holds no arrays"),
-    "weights.pt": (pt(torch.nn.Linear(2, 2).state_dict()), "holds weight, bias; --key names one"),
+    "weights.pt": (
+        pt(torch.nn.Linear(2, 2).state_dict()),
+        "holds weight, bias, none of them called data",
+    ),
     "cut.pt": (cut(pt(torch.tensor(P)), 0.7), ""),
     "expanded.pt": (pt(torch.zeros(1, 1, 1).expand(10**6, 10**6, 3)), "not all of that is there"),
     "sparse.pt": (pt(torch.eye(3).to_sparse()), "no dense tensor"),
@@ -290,6 +293,11 @@ SOURCES = {
     "bytes.csv": (of_bytes(bytes(range(128, 256)) * 9), ""),
     "nan.csv": (text(TABLE + "nan,0.5\n"), "[2, :] holds a value that is not finite"),
     "no_end.csv": (of_bytes(b"0.1," * (1 << 25)), "line of more than"),
+    "gap.csv": (text("0.5,,0.5\n0.2,0.4,0.4\n"), "line 1, cell 2: '' is no number"),
+    "names_or_a_sample.csv": (text("0,1\n" + TABLE), "line 1 may be the numbers of two classes, or a sample"),
+    "few_names.csv": (text("a,b\n0.1,0.2,0.3,0.4\n"), "line 1 has 2 names, for 4 columns"),
+    "labelled.csv": (text("id,cat,dog\n7,0.5,-3.5\n5,1.5,2.5\n"), "column 1 (id) holds whole numbers, like labels"),
+    "labelled_at_the_end.csv": (text("1,-0.5,0.25,2\n2,1.5,2.5,0\n3,1.5,2.5,1\n"), "column 4 holds whole numbers"),
     "format.json": (text("[1, 2]"), "unknown format"),
 }
 INPUTS = {
@@ -299,6 +307,14 @@ INPUTS = {
     "files of two kinds": (
         lambda path: folder_of(path, a=npy(P[0]), b=npy(np.log(P[0]))),
         "looks like probabilities, but",
+    ),
+    "files beside folders": (
+        lambda path: (folder_of(path, a=npy(P[0])), folder_of(path / "seed1", b=npy(P[0]))),
+        "lies in a folder within",
+    ),
+    "names with decimals": (
+        lambda path: folder_of(path, **{"step_0.25.npy": npy(P[0]), "step_0.5.npy": npy(P[1])}),
+        "step_0.5.npy comes before step_0.25.npy or after it",
     ),
     "nothing": (lambda path: None, "no such file"),
 }
@@ -363,6 +379,19 @@ def test_sources(tmp_path, refused, name):
     assert sentence in found
     assert names_in(tmp_path) == before
     assert not (tmp_path / "toy_all").exists()
+
+
+def test_what_lies_beside_an_array_is_not_opened(tmp_path, call):
+    """Were the link followed, the reader would wait for ever."""
+    os.mkfifo(tmp_path / "pipe.h5")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["deep/preds"] = P
+        file["deep/other"] = h5py.ExternalLink("pipe.h5", "/data")
+        file["other"] = h5py.ExternalLink("pipe.h5", "/data")
+    arguments = ["info", tmp_path / "a.h5", "--key"]
+    assert call(PREDICTIONS, *arguments, "deep/preds")[0] == 0
+    for key in ("other", "deep/other"):
+        assert call(PREDICTIONS, *arguments, key)[0] == 2
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -510,6 +539,34 @@ def test_a_source_that_grows_while_it_is_read(tmp_path):
             read[5:12]
 
 
+def test_a_folder_that_changes_while_it_is_read(tmp_path):
+    folder_of(tmp_path / "run", a=npy(P[0]), b=npy(P[1]), c=npy(P[2]))
+    with Source(tmp_path / "run") as source:
+        np.save(tmp_path / "run" / "b.npy", P[3])
+        with pytest.raises(InputError, match=r"b\.npy: was changed while it was read"):
+            import_runs(source, tmp_path / "toy_a")
+    assert not (tmp_path / "toy_a").exists()
+
+
+def test_a_run_is_not_written_over_its_source(tmp_path, refused):
+    for seed in (0, 1):
+        write_published(tmp_path / "toy_a" / f"preds_{seed}.h5", P[seed:])
+    whole = {path: path.read_bytes() for path in (tmp_path / "toy_a").iterdir()}
+    for folder in (tmp_path / "toy_a", tmp_path / "toy_link"):
+        (tmp_path / "toy_link").unlink(missing_ok=True)
+        (tmp_path / "toy_link").symlink_to("toy_a")
+        arguments = ["import", tmp_path / "toy_a", folder, "--seed", 1, "--overwrite"]
+        assert "preds_1.h5: is itself part of what is imported" in refused(PREDICTIONS, *arguments)
+    assert {path: path.read_bytes() for path in (tmp_path / "toy_a").iterdir()} == whole
+
+
+def test_a_bad_run_keeps_the_others_from_being_written(tmp_path, refused):
+    np.save(tmp_path / "a.npy", np.stack([P, changed((2, 5, 1), np.nan)]))
+    np.save(tmp_path / "good.npy", P)
+    assert "[1, 2, 5, :] holds a value" in refused(PREDICTIONS, "import", tmp_path / "a.npy", tmp_path / "toy_a")
+    assert not (tmp_path / "toy_a").exists()
+
+
 def test_folders_that_cannot_be_written(tmp_path, call, refused):
     """Not even by root."""
     np.save(tmp_path / "a.npy", P)
@@ -524,7 +581,7 @@ def test_folders_that_cannot_be_written(tmp_path, call, refused):
 
 @pytest.mark.parametrize("size", [10_000, 2_000_000])
 def test_no_room_for_what_is_imported_or_recorded(tmp_path, refused, size):
-    """The second is room for some checkpoints, but not for all."""
+    """The second is room for single checkpoints, but not for all. When there is more, the same import goes on."""
     big = np.tile(P, (1, 2000, 1))
     np.save(tmp_path / "a.npy", big)
     done = []
@@ -537,7 +594,13 @@ def test_no_room_for_what_is_imported_or_recorded(tmp_path, refused, size):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert "cannot write" in sentence
-    assert not (tmp_path / "toy_a").exists()
+    assert not list((tmp_path / "toy_a").glob("preds_*"))
+    parts = len(list((tmp_path / "toy_a").glob(".preds_0.parts/[0-9]*.npz")))
+    assert bool(parts) == (size > 1_000_000)
+    with Source(tmp_path / "a.npy") as source:
+        (path,) = import_runs(source, tmp_path / "toy_a")
+    np.testing.assert_array_equal(Trajectory(path)[:], big.astype(np.float32))
+    assert [p.name for p in (tmp_path / "toy_a").iterdir()] == ["preds_0.h5"]
     with Recorder(tmp_path / "toy_b", big[0], kind="probabilities", resume=True) as recorder:
         # the last may have been stored, when there was no room to join it to the others
         assert recorder.steps in (done, [*done, len(done)])

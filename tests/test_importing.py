@@ -10,7 +10,8 @@ from conftest import h5_of, labels_of, models, trajectory
 from scipy.special import softmax
 
 from info_geometry import importing
-from info_geometry.importing import Source, import_runs, kind_of
+from info_geometry.importing import Source, import_runs, kind_of, labels_in
+from info_geometry.inspection import info
 from info_geometry.predictions import Trajectory, read_labels
 from info_geometry.script import InputError
 
@@ -138,7 +139,10 @@ def test_half_precision_stays_half_and_others_are_single(tmp_path):
         ("id,cat,dog\n0,0.5,0.5\n1,0.25,0.75\n2,1,0\n", [[0.5, 0.5], [0.25, 0.75], [1, 0]]),
         ("0,0.5,0.5\n1,0.25,0.75\n2,1,0\n", [[0.5, 0.5], [0.25, 0.75], [1, 0]]),
         ("0,1,2\n0.5,0.5,0\n", [[0.5, 0.5, 0]]),
-        ("0,1\n0.5,0.5\n", [[0, 1], [0.5, 0.5]]),
+        ("cat dog\n1 0.5 0.5\n2 0.25 0.75\n3 1 0\n", [[0.5, 0.5], [0.25, 0.75], [1, 0]]),
+        ("1,0.5,0.5\n2,0.25,0.75\n3,1,0\n", [[0.5, 0.5], [0.25, 0.75], [1, 0]]),
+        ("0.0,1.0\n0.5,0.5\n", [[0, 1], [0.5, 0.5]]),
+        ("bin1,bin2,3\n0.5,0.5,0\n", [[0.5, 0.5, 0]]),
         ('"cat, or kitten",dog\n"0.5","0.5"\n', [[0.5, 0.5]]),
         ("0.5   0.5\r\n 0.25  0.75\r\n", [[0.5, 0.5], [0.25, 0.75]]),
         ("1e-1,9E-1\n", [[0.1, 0.9]]),
@@ -170,6 +174,58 @@ def test_each_position_is_a_sample(tmp_path, monkeypatch, axes, suffix):
     place = ", ".join({"T": "2", "N": "1", "L": "3", "C": ":"}[axis] for axis in axes)
     with pytest.raises(InputError, match=re.escape(f"[{place}] holds a value that is not finite")):
         imported(path, tmp_path / "lm_bad", axes=axes, kind="logits")
+
+
+@pytest.mark.parametrize("axes", ["TNLC", "TLNC"])
+def test_labels_of_positions_are_in_the_order_of_axes(tmp_path, axes):
+    labels = np.random.default_rng(0).integers(4, size=(3, 3))  # nothing tells the axes apart but what is said
+    np.save(tmp_path / "labels.npy", labels)
+    np.save(tmp_path / "a.npy", np.eye(4)[labels][None] * 0.8 + 0.05)
+    with Source(tmp_path / "a.npy", axes=axes) as source:
+        found = labels_in(tmp_path / "labels.npy", source)
+        (path,) = import_runs(source, tmp_path / "lm_all", labels=found)[:1]
+    np.testing.assert_array_equal(Trajectory(path)[0].argmax(axis=1), found)
+    np.save(tmp_path / "labels.npy", labels.ravel()[:, None])
+    with Source(tmp_path / "a.npy", axes=axes) as source:
+        np.testing.assert_array_equal(labels_in(tmp_path / "labels.npy", source), labels.ravel())
+
+
+def test_labels_in_an_archive_with_the_rest(tmp_path):
+    np.savez(tmp_path / "all.npz", preds=P, labels=labels_of(12, 3))
+    with Source(tmp_path / "all.npz", key="preds") as source:
+        np.testing.assert_array_equal(labels_in(tmp_path / "all.npz", source), labels_of(12, 3))
+
+
+@pytest.mark.parametrize("kind", ["logits", "log-probabilities", "probabilities"])
+def test_info_of_the_accuracy_of_one_number(tmp_path, kind):
+    right = np.where(np.arange(12) % 2, 0.9, 0.2)
+    values = {"logits": np.log(right / (1 - right)), "log-probabilities": np.log(right), "probabilities": right}[kind]
+    np.save(tmp_path / "a.npy", values[None])
+    with Source(tmp_path / "a.npy", kind=kind, binary=True) as source:
+        assert "accuracy    1.0000 at first" in "\n".join(info(source, np.arange(12) % 2))
+
+
+def test_other_byte_orders_and_types_side_by_side(tmp_path):
+    (found,) = imported(save(tmp_path / "a.npy", P.astype(">f4")), tmp_path / "toy_a")
+    np.testing.assert_array_equal(found, P)
+    (tmp_path / "run").mkdir()
+    for t, dtype in enumerate(("f4", "f4", "f2")):
+        np.save(tmp_path / "run" / f"{t}.npy", P[t].astype(dtype))
+    with Source(tmp_path / "run") as source:
+        assert str(source).endswith(
+            "in float16 and float32, 3 files, 0.npy to 2.npy, of samples, classes: 1 run, "
+            "3 checkpoints, 12 samples, 3 classes"
+        )
+        (path,) = import_runs(source, tmp_path / "toy_b")
+    assert Trajectory(path).dtype == "float32"
+
+
+def test_kinds_of_all_seeds_are_looked_at(tmp_path):
+    np.save(tmp_path / "a.npy", np.stack([P, LOGITS]))
+    with pytest.raises(
+        InputError, match=r"\[0, 0, :, :\] looks like probabilities, but .*\[1, 0, :, :\] looks like lo"
+    ):
+        imported(tmp_path / "a.npy", tmp_path / "toy_a")
 
 
 def test_the_vocabulary_of_a_language_model(tmp_path):
@@ -278,13 +334,16 @@ def test_options_that_do_not_fit(tmp_path, refused, arguments, sentence):
         ([[-np.inf, 2]], "logits"),
         ([[0.5], [1]], "probabilities"),
         ([[-3], [2]], "logits"),
+        ([[-1e-8, 0.5]], "logits"),
     ],
 )
 def test_kinds_are_told_by_values(rows, kind):
     assert kind_of(np.array(rows, dtype=float), "rows") == kind
 
 
-@pytest.mark.parametrize("rows", [[[0.2, 0.2]], [[3, 1]], [[-3.0], [-2.0]], [[1.5], [2]], [[np.nan, 0.5]], [[0, 0]]])
+@pytest.mark.parametrize(
+    "rows", [[[0.2, 0.2]], [[3, 1]], [[-3.0], [-2.0]], [[1.5], [2]], [[np.nan, 0.5]], [[0, 0]], [[-1e-8, 1 + 1e-8]]]
+)
 def test_what_may_be_several_kinds_is_asked_for(rows):
     with pytest.raises(InputError, match=r"--kind says|none of the rows"):
         kind_of(np.array(rows, dtype=float), "rows")

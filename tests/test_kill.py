@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import h5py
 import numpy as np
@@ -206,7 +207,7 @@ def read_source(path):
 
 
 def read_labels(path):
-    labels_in(path, 60, 5)
+    labels_in(path, types.SimpleNamespace(shape=(60, 5), samples=(60,), axes="NC"))
 
 
 READERS = {

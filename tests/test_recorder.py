@@ -1,11 +1,13 @@
 """Recording in training loops: what is written, what is left as it was, and what survives."""
 
+import copy
 import random
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from conftest import REPOSITORY, labels_of
 from torch import nn
@@ -13,7 +15,7 @@ from torch.nn.functional import one_hot
 
 from info_geometry import Recorder, imprinting
 from info_geometry.predictions import Trajectory, read, read_labels
-from info_geometry.recorder import dense_early
+from info_geometry.recorder import _hash, dense_early
 from info_geometry.script import InputError
 
 X = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
@@ -240,15 +242,20 @@ def test_imprinting(tmp_path, imprint):
         ({"imprint": "fc"}, "unknown layer 'fc'; known are 0, 1"),
         ({"samples": (X, X[:3])}, "expected as many in each array"),
         ({"samples": X[:0]}, "not none"),
-        ({"seed": -1}, "seed is from 0"),
-        ({"batch_size": 0}, "batch_size from 1"),
+        ({"samples": (x for x in X)}, "samples are generator"),
+        ({"samples": torch.utils.data.DataLoader(X)}, "samples are DataLoader"),
+        ({"forward": lambda model, x: (model(x), None)}, "outputs are a tuple; forward= says"),
+        ({"forward": lambda model, x: model(x).squeeze(), "batch_size": 1}, "shape (4,); expected numbers (B, C)"),
+        ({"seed": 0.5}, "seed is 0.5; expected a whole number from 0"),
+        ({"seed": -1}, "seed is -1; expected a whole number from 0"),
+        ({"batch_size": 0}, "batch_size is from 1"),
         ({"resume": True, "overwrite": True}, "either resumed or overwritten"),
         ({"forward": lambda model, x: np.zeros((5, 4, 6, 7))}, "shape (5, 4, 6, 7); expected numbers (B, C)"),
         ({"forward": lambda model, x: np.zeros((len(x), len(x))), "batch_size": 39}, "[2, 39] classes in different"),
         ({"labels": Y[:39]}, "there are 39 labels for 40 predicted samples"),
         ({"labels": Y + 1}, "label 4 is none of the 4 classes"),
         ({"labels": Y.astype(float)}, "labels are float64"),
-        ({"labels": Y - 1}, "expected whole numbers (N,) from 0"),
+        ({"labels": Y - 1}, "expected whole numbers from 0, (N,)"),
         ({"kind": "probabilities"}, "what the network gives for sample 0"),
         ({"forward": lambda model, x: "text"}, "outputs are"),
         ({"forward": lambda model, x: x * np.nan}, "holds a value that is not finite"),
@@ -261,6 +268,38 @@ def test_what_makes_no_sense_is_said_and_nothing_is_left(tmp_path, arguments, se
         recorder.record(network(), 0)
     assert sentence in str(error.value)
     assert not list(tmp_path.rglob("*preds*"))
+
+
+def test_steps_are_counted_through_all_epochs(tmp_path):
+    with Recorder(tmp_path / "toy_all", X) as recorder:
+        for step in (0, 1, 2, np.int64(2), torch.tensor(3)):  # the last one may be recorded again
+            recorder.record(network(), step)
+        with pytest.raises(InputError, match="step 0 comes after step 3: steps are counted through all epochs"):
+            recorder.record(network(), 0)
+        with pytest.raises(InputError, match=r"step is 3\.5; expected a whole number"):
+            recorder.record(network(), 3.5)
+    assert recorded(tmp_path / "toy_all")[1]["step"] == [0, 1, 2, 3]
+
+
+def test_hashes_tell_samples_apart():
+    different = [
+        [[1, 11]],
+        [[11, 1]],
+        [[1, 2], [3]],
+        [[1], [2, 3]],
+        ["1", 2],
+        [1, 2],
+        np.arange(4),
+        np.arange(4).reshape(2, 2),
+        scipy.sparse.csr_array(np.eye(2)),
+        scipy.sparse.csr_array(2 * np.eye(2)),
+        np.array([[1, 2], [3]], dtype=object)[::-1],
+    ]
+    hashes = [_hash(samples) for samples in different]
+    assert len({*hashes, None}) == len(different) + 1
+    assert [_hash(samples) for samples in copy.deepcopy(different)] == hashes
+    assert _hash([object()]) is None
+    assert _hash(torch.arange(4)) == _hash(np.arange(4))
 
 
 def test_a_step_has_to_be_known(tmp_path):
