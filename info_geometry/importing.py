@@ -60,14 +60,18 @@ class Array:
         index = {"N": slice(first, last + 1), "L": rows if first == last else slice(None), "C": slice(None), **place}
         kept = [axis for axis in axes if axis not in place]
         with _faults_of(self.path):
+            self._check_unchanged()  # what is mapped, and is no longer there, would end the process
             found = self.values[tuple(index[axis] for axis in axes)]
             if not isinstance(found, np.ndarray):
                 found = found.double().numpy()  # a tensor, whose type numpy may lack
             found = found.transpose([kept.index(axis) for axis in "NLC" if axis in kept])
             found = found.reshape(-1, found.shape[-1] if "C" in axes else 1)
             found = np.array(found if first == last else found[rows], dtype=np.float64)
-            check_unchanged(self.path, self.state, state_of(self.path))
+            self._check_unchanged()
         return found
+
+    def _check_unchanged(self):
+        check_unchanged(self.path, self.state, state_of(self.path))
 
     def size(self, axes, axis):
         return self.shape[axes.index(axis)] if axis in axes else 1
