@@ -54,21 +54,29 @@ class Array:
     def block(self, axes, place, samples):
         """Rows (B, C), or (B, 1) without classes, in float64, of a checkpoint: `place` {"S": seed, "T": checkpoint}."""
         length = self.size(axes, "L")
-        first, last = samples.start // length, (samples.stop - 1) // length
-        rows = slice(samples.start - first * length, samples.stop - first * length)
-        # of a text that is larger than a block, no more is read than the block
-        index = {"N": slice(first, last + 1), "L": rows if first == last else slice(None), "C": slice(None), **place}
-        kept = [axis for axis in axes if axis not in place]
+        # with positions: the rest of a text, whole texts, and the beginning of another
+        ends = (
+            min(samples.stop, -(-samples.start // length) * length),
+            max(samples.start, samples.stop // length * length),
+        )
+        cuts = sorted({samples.start, *ends, samples.stop})
         with _faults_of(self.path):
             self._check_unchanged()  # what is mapped, and is no longer there, would end the process
-            found = self.values[tuple(index[axis] for axis in axes)]
-            if not isinstance(found, np.ndarray):
-                found = found.double().numpy()  # a tensor, whose type numpy may lack
-            found = found.transpose([kept.index(axis) for axis in "NLC" if axis in kept])
-            found = found.reshape(-1, found.shape[-1] if "C" in axes else 1)
-            found = np.array(found if first == last else found[rows], dtype=np.float64)
+            parts = [self._rows(axes, place, length, *part) for part in itertools.pairwise(cuts)]
+            found = np.concatenate(parts, dtype=np.float64)
             self._check_unchanged()
         return found
+
+    def _rows(self, axes, place, length, start, stop):
+        first, last = start // length, (stop - 1) // length
+        within = slice(start - first * length, stop - first * length) if first == last else slice(None)
+        index = {"N": slice(first, last + 1), "L": within, "C": slice(None), **place}
+        found = self.values[tuple(index[axis] for axis in axes)]
+        if not isinstance(found, np.ndarray):
+            found = found.double().numpy()  # a tensor, whose type numpy may lack
+        kept = [axis for axis in axes if axis not in place]
+        found = found.transpose([kept.index(axis) for axis in "NLC" if axis in kept])
+        return found.reshape(-1, found.shape[-1] if "C" in axes else 1)
 
     def _check_unchanged(self):
         check_unchanged(self.path, self.state, state_of(self.path))
@@ -181,35 +189,70 @@ def _one(path, names, key, usual):
     held = f"holds {', '.join(list(names)[:8]) or 'no arrays'}"
     if key is not None:
         raise InputError(f"{shown(path)}: {held}, not {key}")
-    raise InputError(f"{shown(path)}: {held}" + f", none of them called {usual}; --key names one" * bool(names))
+    raise InputError(
+        f"{shown(path)}: {held}"
+        + f", none of them called {usual}" * bool(names)
+        + "; --key names one" * (usual == "data")
+    )
 
 
 def _text(path, chosen, stack, scratch):
     """Numbers in lines, with or without a line of names, or of the numbers of classes, above."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         lines = ((number, line) for number, line in enumerate(_lines(path, file), 1) if line.strip())
-        first = next(lines, None)
+        names, first = [], next(lines, None)
+        while first and first[1].startswith("#"):  # a comment, or names as numpy writes them
+            names, first = _cells(first[1][1:]), next(lines, None)
         if first is None:
             raise InputError(f"{shown(path)}: is empty")
-        delimiter = next((mark for mark in "\t;," if mark in first[1]), None)
-        names = next(csv.reader([first[1]], delimiter=delimiter)) if delimiter else first[1].split()
-        if names == ["0", "1"]:
-            raise InputError(
-                f"{shown(path)}: line {first[0]} may be the numbers of two classes, or a sample, which 0.0,1.0 would be"
-            )
-        has_names = _are_names(names)
-        lines = lines if has_names else itertools.chain([first], lines)
-        unpacked, n_rows, n_columns = _scratch(stack, scratch, 0, path), 0, None
-        for read in _batches(lines):
-            rows = _numbers(path, read, delimiter, n_columns)
-            n_rows, n_columns = n_rows + len(rows), rows.shape[1]
-            unpacked.write(rows.tobytes())
+        number, cells, delimiter = first[0], _cells(first[1]), _delimiter(first[1])
+        has_names = _are_names(cells)
+        table = _table(path, lines if has_names else itertools.chain([first], lines), delimiter, stack, scratch)
+    n_columns = table.shape[1]
+    numbers_of_classes = n_columns == 2 or (n_columns == 1 and not _whole(table[1:]).any())
+    if cells == [str(n) for n in range(n_columns)] and numbers_of_classes:
+        raise InputError(
+            f"{shown(path)}: line {number} may be the numbers of classes, as pandas writes them, or a sample; take it "
+            "out, or write 0.0 for 0"
+        )
+    names = cells if has_names else names if len(names) == n_columns else []
+    return _without_index(path, table, names, number), ""
+
+
+def _without_index(path, table, names, number):
+    """The columns of a table but for the numbers of lines, which pandas and R put before."""
+    n_rows, n_columns = table.shape
+    counted = min(n_rows, n_columns) > 2 and table[0, 0] in (0, 1)
+    counted = counted and np.array_equal(table[:, 0], table[0, 0] + np.arange(n_rows))
+    nameless = names and (names[0] == "" or len(names) == n_columns - 1) and _whole(table[:, 0]).all()
+    if len(names) not in (0, n_columns) and not nameless:
+        raise InputError(f"{shown(path)}: line {number} has {len(names)} names, for {n_columns} columns")
+    return table[:, int(bool(counted or nameless)) :]
+
+
+def _table(path, lines, delimiter, stack, scratch):
+    """Numbers (lines, columns), in a file that is mapped."""
+    unpacked, n_rows, n_columns = _scratch(stack, scratch, 0, path), 0, None
+    for read in _batches(lines):
+        rows = _numbers(path, read, delimiter, n_columns)
+        n_rows, n_columns = n_rows + len(rows), rows.shape[1]
+        unpacked.write(rows.tobytes())
     if not n_rows:
         raise InputError(f"{shown(path)}: has a line of names, and no numbers")
-    if has_names and n_columns - len(names) not in (0, 1):
-        raise InputError(f"{shown(path)}: line {first[0]} has {len(names)} names, for {n_columns} columns")
-    found = _mapped(unpacked, np.dtype(np.float64), (n_rows, n_columns))
-    return _outputs(path, found, names if has_names else []), ""
+    return _mapped(unpacked, np.dtype(np.float64), (n_rows, n_columns))
+
+
+def _whole(values):
+    return values == np.floor(values)
+
+
+def _delimiter(line):
+    return next((mark for mark in "\t;," if mark in line), None)
+
+
+def _cells(line):
+    delimiter = _delimiter(line)
+    return next(csv.reader([line], delimiter=delimiter)) if delimiter else line.split()
 
 
 def _are_names(cells):
@@ -218,36 +261,6 @@ def _are_names(cells):
     if len(numbers) == len(cells):
         return len(cells) > 2 and cells == [str(n) for n in range(len(cells))]
     return all(map(str.isdecimal, numbers))
-
-
-def _outputs(path, table, names):
-    """The columns of a table (lines, columns) but for the numbers of lines that pandas and R put before; raises
-    InputError where there are labels among them."""
-    n_rows, n_columns = table.shape
-    nameless = names and (names[0] == "" or len(names) < n_columns)
-    numbered = min(n_rows, n_columns) > 2 and table[0, 0] in (0, 1)
-    numbered = numbered and np.array_equal(table[:, 0], table[0, 0] + np.arange(n_rows))
-    first = int(bool(nameless or numbered))
-    column = _column_of_labels(table[:, first:])
-    if column is not None:
-        name = f" ({names[first + column - n_columns].strip()[:40]})" if names else ""
-        raise InputError(
-            f"{shown(path)}: column {first + column + 1}{name} holds whole numbers, like labels, while others do not; "
-            "take it out, or, if it is a class, store the table as .npy"
-        )
-    return table[:, first:]
-
-
-def _column_of_labels(table):
-    """The first column of whole numbers, not all 0 or 1 and not all the same, among others; None without such."""
-    whole, binary, constant = np.ones((3, table.shape[1]), dtype=bool)
-    for block in slices(len(table), max(1, BLOCK_VALUES // table.shape[1])):
-        rows = np.array(table[block])
-        whole &= (rows == np.floor(rows)).all(axis=0)
-        binary &= ((rows == 0) | (rows == 1)).all(axis=0)
-        constant &= (rows == table[0]).all(axis=0)
-    labels = whole & ~binary & ~constant
-    return int(labels.argmax()) if labels.any() and not whole.all() else None
 
 
 def _batches(lines):
@@ -371,12 +384,17 @@ class Source:
         """As told, or by some rows of the first, the middle and the last checkpoint of each run."""
         if self.told[1]:
             return self.told[1]
-        kinds, n_samples = {}, self.shape[0]
+        looked_at = {}
         for checkpoint in (run[t] for run in self.runs.values() for t in sorted({0, len(run) // 2, len(run) - 1})):
-            array = self.open(checkpoint.path)
+            array, n_samples = self.open(checkpoint.path), self.shape[0]
             some = range(0, n_samples, max(1, n_samples // LOOK_AT))
             rows = np.concatenate([array.block(self.axes, checkpoint.place, slice(n, n + 1)) for n in some])
-            kinds.setdefault(kind_of(rows, shown(array.path)), array.where(self.axes, checkpoint.place))
+            looked_at[array.where(self.axes, checkpoint.place)] = rows
+        # a last layer of zeros, as some networks begin with, tells nothing
+        telling = {where: rows for where, rows in looked_at.items() if rows.any()} or looked_at
+        kinds = {}
+        for where, rows in telling.items():
+            kinds.setdefault(kind_of(rows, where), where)
         if len(kinds) > 1:
             told = ", but ".join(f"{where} looks like {kind}" for kind, where in kinds.items())
             raise InputError(f"{told}; --kind says which they are")
@@ -422,19 +440,19 @@ def files_of(path):
         raise InputError(
             f"{shown(path)}: holds files of several formats, {', '.join(sorted(kinds))}; keep those of one"
         )
-    found.sort(key=lambda p: (natural(p), p.name))
-    for one, other in zip(found, sorted(found, key=lambda p: (_decimal(p), p.name)), strict=True):
-        if one != other:
-            raise InputError(
-                f"{shown(path)}: {one.name} comes before {other.name} or after it, as 1.10 before or after 1.9; give "
-                "checkpoints names with whole numbers, such as step0010"
-            )
+    found = sorted(sorted(found), key=natural)
+    if len({re.sub(r"\d+", "0", p.name) for p in found}) > 1 or found != sorted(found, key=_decimal):
+        raise InputError(
+            f"{shown(path)}: names such as {found[0].name} and {found[-1].name} do not tell the files' order; give "
+            "them names that differ in whole numbers only, such as step0010"
+        )
     return found
 
 
 def _decimal(path):
-    """By which paths are sorted so that 0.5 comes after 0.25."""
-    return [float(part) if part[:1].isdecimal() else part for part in re.split(r"(\d+(?:\.\d+)?)", path.name)]
+    """By which paths are sorted so that 0.5 comes after 0.25, and 5e2 before 1e3."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", path.name)
+    return [float(part) if n % 2 else part for n, part in enumerate(parts)]
 
 
 def axes_of(array, told, binary):
@@ -482,9 +500,21 @@ def kind_of(rows, name):
         if high <= ROW_SUM_TOLERANCE and np.abs(logsumexp(rows, axis=1)).max() <= ROW_SUM_TOLERANCE:
             return "log-probabilities"
         if low < 0 and (low < -ROW_SUM_TOLERANCE or np.abs(sums - 1).max() > ROW_SUM_TOLERANCE):
+            _check_columns(rows, name)
             return "logits"
         told = f"{told}, its values from {low:.3g}"
     raise InputError(f"{name}: {told}, which may be logits, or not normalised; --kind says what they are")
+
+
+def _check_columns(rows, name):
+    """Raise InputError where one column of rows (B, C) looks like labels among outputs."""
+    whole = _whole(rows).all(axis=0)
+    labels = whole & (rows != rows[0]).any(axis=0)
+    if labels.any() and not whole.all() and len(rows) >= 10:
+        raise InputError(
+            f"{name}: column {labels.argmax() + 1} holds whole numbers, like labels, while others do not; take it out, "
+            "or say --kind logits, if it is a class"
+        )
 
 
 class Probabilities:
@@ -540,7 +570,10 @@ def labels_in(path, source):
     n_samples, n_classes = source.shape
     with opened(path, usual="labels") as array, _faults_of(array.path):
         if math.prod(array.shape) != n_samples or not (max(array.shape) == n_samples or array.shape == source.samples):
-            raise InputError(f"{shown(path)}: holds {array.shape} numbers, not a label for each of {n_samples} samples")
+            name = "; the first may be a name" if max(array.shape) == n_samples + 1 else ""
+            raise InputError(
+                f"{shown(path)}: holds {array.shape} numbers, not a label for each of {n_samples} samples{name}"
+            )
         values = np.asarray(array.values[...], dtype=np.float64)
         positions_first = 0 <= source.axes.find("L") < source.axes.index("N")
         values = (values.T if positions_first and array.shape == source.samples else values).ravel()

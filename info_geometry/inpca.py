@@ -14,6 +14,7 @@ and the geodesic from ignorance to truth.
 """
 
 import argparse
+import collections.abc
 import contextlib
 import functools
 import itertools
@@ -29,7 +30,7 @@ from info_geometry.bhattacharyya import BHATTACHARYYA, FloorWarning, cross, pair
 from info_geometry.divergences import DIVERGENCES, named
 from info_geometry.geodesic import FromIgnoranceToTruth, checked_labels
 from info_geometry.predictions import Models, add_arguments, chosen, labels_beside, made_from, read_labels
-from info_geometry.samples import samples_of, shape_of, slices
+from info_geometry.samples import samples_of, slices
 from info_geometry.script import InputError, Unfinished, replacing, run, shown, versions
 from info_geometry.trajectory import measure
 
@@ -201,7 +202,7 @@ def embed(runs, labels=None, name="mine", components=50, divergence=BHATTACHARYY
     """The `info_geometry.picture.Picture` of arrays, which `plot.inpca_figures` and `page.write` draw.
 
     Args:
-        runs: {task: probabilities (T, N, C), or a list of such arrays, one a seed}
+        runs: {task: probabilities (T, N, C), or a list of such arrays, one a seed, or (seeds, T, N, C)}
         labels: true classes (N,), for progress, accuracy and the geodesic from ignorance to truth
         name: of the dataset, for titles
 
@@ -209,18 +210,18 @@ def embed(runs, labels=None, name="mine", components=50, divergence=BHATTACHARYY
     """
     from info_geometry.picture import Picture
 
-    runs = {task: [*map(np.asarray, run if isinstance(run, list | tuple) else [run])] for task, run in runs.items()}
-    owners = [(task, seed, i) for task in runs for seed, P in enumerate(runs[task]) for i in range(shape_of(P)[0])]
-    each = [P for seeds in runs.values() for P in seeds]
-    if not each:
-        raise InputError("there are no runs to embed")
+    known_by_name = _arrays_of(runs)
+    owners = [(*name, i) for name, P in known_by_name.items() for i in range(len(P))]
+    each = list(known_by_name.values())
     samples_of(*each)
-    models, how = np.concatenate(each), {"divergence": divergence}
+    models, how = np.concatenate(each).view(Owned), {"divergence": divergence}
+    models.where = lambda model, sample: "{}, seed {}: [{}, {}]".format(*owners[model], sample)
     inpca, known = InPCA(components).fit(pairwise(models, **how)), {}
     if labels is not None:
         labels = checked_labels(models, labels)
         known = measured(each, labels)
-        known["geodesic"] = inpca.transform(distances_of_geodesic(labels, models, how))
+        if inpca.nonzero_.any():  # one model, or equal ones, have no space in which it could lie
+            known["geodesic"] = inpca.transform(distances_of_geodesic(labels, models, how))
     task, seed, checkpoint = map(np.array, zip(*owners, strict=True))
     return Picture(
         name,
@@ -233,6 +234,28 @@ def embed(runs, labels=None, name="mine", components=50, divergence=BHATTACHARYY
         divergence=divergence,
         **known,
     )
+
+
+class Owned(np.ndarray):
+    """Models (M, N, C) that are known by their runs: `where` says the place of a row."""
+
+
+def _arrays_of(runs):
+    """{(task, seed): probabilities (T, N, C)} of what `embed` takes."""
+    if not isinstance(runs, collections.abc.Mapping) or not runs:
+        raise InputError("there are no runs to embed; expected {task: probabilities (T, N, C)}, such as {'mine': P}")
+    found = {}
+    for task, given in runs.items():
+        seeds = given if isinstance(given, list | tuple) or len(np.shape(given)) == 4 else [given]
+        if not len(seeds):
+            raise InputError(f"{task}: has no runs")
+        for seed, P in enumerate(seeds):
+            # of a tensor numpy may lack the type
+            P = P.detach().cpu().double().numpy() if hasattr(P, "detach") else np.asarray(P)
+            if P.ndim != 3 or 0 in P.shape:
+                raise InputError(f"{task}, seed {seed}: expected (checkpoints, samples, classes), got shape {P.shape}")
+            found[str(task), seed] = P
+    return found
 
 
 def main():
@@ -265,7 +288,8 @@ def main():
         to_truth = None if labels is None else distances_of_geodesic(labels, fitted, how)
     if first:
         if labels is not None:
-            arrays |= {"geodesic": inpca.transform(to_truth), "geodesic_progress": ALONG_GEODESIC}
+            if inpca.nonzero_.any():  # one model, or equal ones, have no space in which it could lie
+                arrays |= {"geodesic": inpca.transform(to_truth), "geodesic_progress": ALONG_GEODESIC}
             arrays |= measured(trajectories, labels)
         report(inpca, arrays, models, trajectories, results, figures, args)
 

@@ -19,7 +19,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 from scipy.spatial.distance import pdist
 
@@ -333,14 +333,20 @@ def explained_stress(stem, picture, formats=("png",)):
         if len(k) >= 3:
             left.annotate(f"{stress[2]:.1f}%", (3, stress[2]), (6, -12), textcoords="offset points")
         left.set(xlabel="number of coordinates", ylabel="explained stress (%)", ylim=(0, 103), xscale="log")
+        left.set_xlim(0.9, 1.1 * len(k))
+        left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         left.xaxis.set_major_formatter("{x:.0f}")
+        left.xaxis.set_minor_formatter(NullFormatter())
         if left.get_legend_handles_labels()[0]:  # none, where all models are the same
             left.legend(loc="lower right")
         smallest = np.abs(picture.eigenvalues[scree & (picture.real | picture.imaginary)]).min(initial=1)
         right.axhline(0, color="#999999", linewidth=0.6)
         right.vlines(k[scree], 0, picture.eigenvalues[scree], color="#999999", linewidth=0.6, zorder=1)
         right.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(smallest)))
+        right.yaxis.get_major_locator().set_params(numticks=9)
         right.yaxis.set_major_formatter("{x:g}")
+        right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
+        right.set_xlim(0.3, scree.sum() + 0.7)
         right.set(xlabel="number of the coordinate", ylabel=f"eigenvalue{picture.unit(1)}")
         return save(figure, stem, formats)
 

@@ -162,16 +162,20 @@ class Recorder:
             )
         if self.closed:
             raise InputError(f"{shown(self.path)}: this recorder is closed")
-        for name in numbers:
+        for name, value in numbers.items():
             if not name.isidentifier() or name in ("data", "id", "record", "samples", "predictions"):
                 raise InputError(
                     f"record(..., {name}=...): another name, please: letters, digits and _, and none in use"
                 )
+            try:
+                numbers[name] = float(value)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise InputError(f"record(..., {name}={value!r:.40}): is no number") from error
         with undisturbed(model) as network:
             outputs = self._outputs(network)
         if ranks.rank() == 0:
             P = self._imprinted(outputs) if self.imprint else outputs
-            numbers = self._measured(P) | {name: float(value) for name, value in numbers.items()}
+            numbers = self._measured(P) | numbers
         self._begin()
         if ranks.rank() == 0:
             self._store(step, P, numbers)
@@ -267,12 +271,14 @@ class Recorder:
         if torch and isinstance(found, torch.Tensor):
             found = found.detach().cpu().double().numpy()
         found = np.asarray(found)
-        found = found[:, None] if found.shape == (_length(batch),) else found
-        if found.ndim not in (2, 3) or found.dtype.kind not in "fiub":
+        n, numeric = _length(batch), found.dtype.kind in "fiub"
+        fits = found.ndim in (1, 2, 3) and (len(found) == n or (self.forward is not None and found.ndim == 2))
+        if not (fits and numeric):
             raise InputError(
-                f"the network's outputs are {found.dtype} of shape {found.shape}; expected numbers (B, C), or (B, L, C)"
-                " for tokens; forward= gives others that shape"
+                f"the network's outputs are {found.dtype} of shape {found.shape} for {n} samples; expected numbers "
+                f"({n}, C), or ({n}, L, C) for tokens; forward= gives others that shape"
             )
+        found = found[:, None] if found.ndim == 1 else found
         found = found.reshape(-1, found.shape[-1]).astype(np.float64)
         if not self.imprint:
             if kind == "logits" and self.last is None:
@@ -414,7 +420,11 @@ def _for(network, leaf):
 
     if not isinstance(leaf, np.ndarray | torch.Tensor):
         return leaf
-    leaf = torch.as_tensor(np.ascontiguousarray(leaf) if isinstance(leaf, np.ndarray) else leaf)
+    if isinstance(leaf, np.ndarray):
+        if leaf.dtype.kind not in "fiub":
+            return leaf
+        leaf = np.array(leaf, dtype=leaf.dtype.newbyteorder("="))  # whatever its strides, and writable
+    leaf = torch.as_tensor(leaf)
     weights = next((p for p in network.parameters() if p.is_floating_point()), leaf)
     return leaf.to(weights.device, weights.dtype if leaf.is_floating_point() else None)
 
@@ -471,7 +481,8 @@ def _add_to(found, leaf):
     elif not isinstance(leaf, list | tuple) and hasattr(leaf, "__array__"):  # of pandas, for instance
         leaf = np.asarray(leaf)
     if isinstance(leaf, np.ndarray) and not leaf.dtype.hasobject:
-        found.update(f"{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
+        found.update(f"{leaf.shape}".encode())
+        found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
     elif isinstance(leaf, np.ndarray | list | tuple):
         found.update(f"{len(leaf)} of".encode())
         for part in leaf:

@@ -294,18 +294,26 @@ SOURCES = {
     "nan.csv": (text(TABLE + "nan,0.5\n"), "[2, :] holds a value that is not finite"),
     "no_end.csv": (of_bytes(b"0.1," * (1 << 25)), "line of more than"),
     "gap.csv": (text("0.5,,0.5\n0.2,0.4,0.4\n"), "line 1, cell 2: '' is no number"),
-    "names_or_a_sample.csv": (text("0,1\n" + TABLE), "line 1 may be the numbers of two classes, or a sample"),
+    "names_or_a_sample.csv": (text("0,1\n" + TABLE), "line 1 may be the numbers of classes, as pandas"),
     "few_names.csv": (text("a,b\n0.1,0.2,0.3,0.4\n"), "line 1 has 2 names, for 4 columns"),
-    "labelled.csv": (text("id,cat,dog\n7,0.5,-3.5\n5,1.5,2.5\n"), "column 1 (id) holds whole numbers, like labels"),
-    "labelled_at_the_end.csv": (text("1,-0.5,0.25,2\n2,1.5,2.5,0\n3,1.5,2.5,1\n"), "column 4 holds whole numbers"),
+    "series.csv": (text("0\n0.25\n0.75\n"), "line 1 may be the numbers of classes, as pandas"),
+    "comment.csv": (text("# two words\n0.1,0.2,x\n"), "line 2, cell 3: 'x' is no number"),
+    "labelled.csv": (
+        text("label,cat,dog\n" + "".join(f"{n % 2},{n}.5,-{n}.25\n" for n in range(1, 12))),
+        "column 1 holds whole numbers, like labels",
+    ),
+    "labelled.npy": (
+        npy(np.stack([np.sin(np.arange(12)), np.arange(12) % 3, np.cos(np.arange(12))], axis=1)),
+        "column 2 holds whole numbers, like labels",
+    ),
     "format.json": (text("[1, 2]"), "unknown format"),
 }
 INPUTS = {
     "a folder without files": (lambda path: path.mkdir(), "holds no files"),
     "files of two formats": (lambda path: folder_of(path, a=npy(P[0]), **{"b.csv": text(TABLE)}), "several formats"),
-    "files of two shapes": (lambda path: folder_of(path, a=npy(P[0]), b=npy(P[0, :5])), "does not go with"),
+    "files of two shapes": (lambda path: folder_of(path, a0=npy(P[0]), a1=npy(P[0, :5])), "does not go with"),
     "files of two kinds": (
-        lambda path: folder_of(path, a=npy(P[0]), b=npy(np.log(P[0]))),
+        lambda path: folder_of(path, a0=npy(P[0]), a1=npy(np.log(P[0]))),
         "looks like probabilities, but",
     ),
     "files beside folders": (
@@ -314,7 +322,11 @@ INPUTS = {
     ),
     "names with decimals": (
         lambda path: folder_of(path, **{"step_0.25.npy": npy(P[0]), "step_0.5.npy": npy(P[1])}),
-        "step_0.5.npy comes before step_0.25.npy or after it",
+        "step_0.5.npy and step_0.25.npy do not tell the files' order",
+    ),
+    "a last one without a number": (
+        lambda path: folder_of(path, step1=npy(P[0]), step2=npy(P[1]), last=npy(P[2])),
+        "last.npy and step2.npy do not tell the files' order",
     ),
     "nothing": (lambda path: None, "no such file"),
 }
@@ -540,10 +552,10 @@ def test_a_source_that_grows_or_is_cut_while_it_is_read(tmp_path, size):
 
 
 def test_a_folder_that_changes_while_it_is_read(tmp_path):
-    folder_of(tmp_path / "run", a=npy(P[0]), b=npy(P[1]), c=npy(P[2]))
+    folder_of(tmp_path / "run", a0=npy(P[0]), a1=npy(P[1]), a2=npy(P[2]))
     with Source(tmp_path / "run") as source:
-        np.save(tmp_path / "run" / "b.npy", P[3])
-        with pytest.raises(InputError, match=r"b\.npy: was changed while it was read"):
+        np.save(tmp_path / "run" / "a1.npy", P[3])
+        with pytest.raises(InputError, match=r"a1\.npy: was changed while it was read"):
             import_runs(source, tmp_path / "toy_a")
     assert not (tmp_path / "toy_a").exists()
 

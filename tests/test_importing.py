@@ -142,6 +142,9 @@ def test_half_precision_stays_half_and_others_are_single(tmp_path):
         ("cat dog\n1 0.5 0.5\n2 0.25 0.75\n3 1 0\n", [[0.5, 0.5], [0.25, 0.75], [1, 0]]),
         ("1,0.5,0.5\n2,0.25,0.75\n3,1,0\n", [[0.5, 0.5], [0.25, 0.75], [1, 0]]),
         ("0.0,1.0\n0.5,0.5\n", [[0, 1], [0.5, 0.5]]),
+        ("# cat dog\n0.5 0.5\n", [[0.5, 0.5]]),
+        ("# what this is\n0.5 0.5\n", [[0.5, 0.5]]),
+        ("# what this is\ncat,dog\n0.5,0.5\n", [[0.5, 0.5]]),
         ("bin1,bin2,3\n0.5,0.5,0\n", [[0.5, 0.5, 0]]),
         ('"cat, or kitten",dog\n"0.5","0.5"\n', [[0.5, 0.5]]),
         ("0.5   0.5\r\n 0.25  0.75\r\n", [[0.5, 0.5], [0.25, 0.75]]),
@@ -218,6 +221,11 @@ def test_other_byte_orders_and_types_side_by_side(tmp_path):
         )
         (path,) = import_runs(source, tmp_path / "toy_b")
     assert Trajectory(path).dtype == "float32"
+
+
+def test_a_last_layer_of_zeros_is_no_doubt(tmp_path):
+    (found,) = imported(save(tmp_path / "a.npy", np.concatenate([0 * LOGITS[:1], LOGITS])), tmp_path / "toy_a")
+    np.testing.assert_allclose(found[0], 1 / 3, rtol=1e-7)
 
 
 def test_kinds_of_all_seeds_are_looked_at(tmp_path):
@@ -420,12 +428,48 @@ def test_python_from_arrays_to_figures(tmp_path):
         embed(runs, np.arange(3))
 
 
-@pytest.mark.parametrize(
-    "runs",
-    [{}, {"a": models(2, 3, 4), "b": models(2, 3, 5)}, {"a": np.full((2, 3, 4), 0.5)}, {"a": np.ones((3, 4))}],
-)
-def test_arrays_that_cannot_be_embedded(runs):
+def test_runs_in_other_shapes_are_the_same():
     from info_geometry import embed
 
-    with pytest.raises(InputError):
+    runs = [trajectory(seed=0), trajectory(seed=1)]
+    expected = embed({"a": runs}, labels_of())
+    for given in (np.stack(runs), torch.tensor(np.stack(runs), requires_grad=True), tuple(map(torch.tensor, runs))):
+        found = embed({"a": given}, labels_of())
+        np.testing.assert_array_equal(found.embedding, expected.embedding)
+        assert found.seed.tolist() == expected.seed.tolist()
+    assert set(embed({7: runs[0]}).task) == {"7"}
+
+
+@pytest.mark.parametrize("n_models", [1, 3])
+def test_models_that_are_the_same_have_no_geodesic(tmp_path, n_models):
+    from info_geometry import embed, plot
+
+    picture = embed({"a": np.repeat(trajectory()[3:4], n_models, axis=0)}, labels_of())
+    assert picture.geodesic is None
+    assert not picture.embedding.any()
+    assert all(path.exists() for path in plot.inpca_figures(tmp_path, picture))
+
+
+def with_nan():
+    P = models(5, 3, 4)
+    P[2, 1] = np.nan
+    return P
+
+
+@pytest.mark.parametrize(
+    ("runs", "sentence"),
+    [
+        ({}, "there are no runs to embed"),
+        (models(2, 3, 4), "there are no runs to embed; expected {task:"),
+        ({"a": []}, "a: has no runs"),
+        ({"a": models(2, 3, 4), "b": models(2, 3, 5)}, "the same samples and classes"),
+        ({"a": np.full((2, 3, 4), 0.5)}, "a, seed 0: [0, 0] sums to 2"),
+        ({"a": [models(5, 3, 4), with_nan()]}, "a, seed 1: [2, 1] holds a value that is not finite"),
+        ({"a": list(models(2, 3, 4))}, "a, seed 0: expected (checkpoints, samples, classes), got shape (3, 4)"),
+    ],
+)
+def test_arrays_that_cannot_be_embedded(runs, sentence):
+    from info_geometry import embed
+
+    with pytest.raises(InputError, match=re.escape(sentence)):
         embed(runs)
