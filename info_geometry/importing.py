@@ -209,7 +209,7 @@ def _text(path, chosen, stack, scratch):
         has_names = _are_names(cells)
         table = _table(path, lines if has_names else itertools.chain([first], lines), delimiter, stack, scratch)
     n_columns = table.shape[1]
-    numbers_of_classes = n_columns == 2 or (n_columns == 1 and not _whole(table[1:]).any())
+    numbers_of_classes = n_columns == 2 or (n_columns == 1 < len(table) and not _whole(table[1:]).any())
     if cells == [str(n) for n in range(n_columns)] and numbers_of_classes:
         raise InputError(
             f"{shown(path)}: line {number} may be the numbers of classes, as pandas writes them, or a sample; take it "

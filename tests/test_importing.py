@@ -193,6 +193,12 @@ def test_labels_of_positions_are_in_the_order_of_axes(tmp_path, axes):
         np.testing.assert_array_equal(labels_in(tmp_path / "labels.npy", source), labels.ravel())
 
 
+def test_the_label_of_one_sample(tmp_path):
+    (tmp_path / "labels.txt").write_text("0\n")
+    with Source(save(tmp_path / "a.npy", P[:, :1])) as source:
+        assert labels_in(tmp_path / "labels.txt", source).tolist() == [0]
+
+
 def test_labels_in_an_archive_with_the_rest(tmp_path):
     np.savez(tmp_path / "all.npz", preds=P, labels=labels_of(12, 3))
     with Source(tmp_path / "all.npz", key="preds") as source:
