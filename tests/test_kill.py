@@ -64,9 +64,13 @@ def files_names(folder):
     [
         (20, ["--task", "even", "randomlab"]),
         # 250 steps an epoch, in which there is no checkpoint, but a state to go on from is saved
-        (2, ["--task", "all", "--dense-epochs", 0, "--batch-size", 4, "--augmentation", "shift"]),
+        pytest.param(
+            2,
+            ["--task", "all", "--dense-epochs", 0, "--batch-size", 4, "--augmentation", "shift"],
+            marks=pytest.mark.slow,
+        ),
         # whose scaler changes with what it has seen
-        (8, ["--task", "even", "--precision", "float16"]),
+        pytest.param(8, ["--task", "even", "--precision", "float16"], marks=pytest.mark.slow),
     ],
     ids=["checkpoints", "between checkpoints", "float16"],
 )
