@@ -6,7 +6,8 @@ import hashlib
 import numpy as np
 from tqdm import tqdm
 
-from info_geometry.importing import BLOCK_VALUES, Source
+from info_geometry import formats
+from info_geometry.importing import Source
 from info_geometry.predictions import labels_beside, read, read_labels
 from info_geometry.samples import ROW_SUM_TOLERANCE, slices
 from info_geometry.script import InputError, shown
@@ -41,10 +42,8 @@ class Values:
             found.update(np.ascontiguousarray(rows))
             finite = np.isfinite(rows)
             self.rows, self.values = self.rows + len(rows), self.values + rows.size
-            self.zeros, self.impossible = (
-                self.zeros + int((rows == 0).sum()),
-                self.impossible + int(np.isneginf(rows).sum()),
-            )
+            self.zeros += int((rows == 0).sum())
+            self.impossible += int(np.isneginf(rows).sum())
             self.bad += int((np.isnan(rows) | np.isposinf(rows)).sum())
             self.one_hot += int(((rows != 0).sum(axis=1) == 1).sum())
             if labels is not None:
@@ -63,7 +62,7 @@ def values_of(source, labels=None, kind="probabilities"):
     """The `Values` of all checkpoints of a source, which holds values of some kind."""
     even = {"probabilities": 0.5, "log-probabilities": np.log(0.5), "logits": 0}[kind]
     n_samples, n_classes = source.shape
-    parts, found = slices(n_samples, max(1, BLOCK_VALUES // n_classes)), Values()
+    parts, found = slices(n_samples, max(1, formats.BLOCK_VALUES // n_classes)), Values()
     for checkpoint in tqdm([c for run in source.runs.values() for c in run], unit="checkpoint", disable=None):
         array = source.open(checkpoint.path)
         found.add((array.block(source.axes, checkpoint.place, samples) for samples in parts), labels, even)

@@ -9,7 +9,7 @@ import torch
 from conftest import h5_of, labels_of, models, trajectory
 from scipy.special import softmax
 
-from info_geometry import importing
+from info_geometry import formats
 from info_geometry.importing import Source, import_runs, kind_of, labels_in
 from info_geometry.inspection import info
 from info_geometry.predictions import Trajectory, read_labels
@@ -158,7 +158,7 @@ def test_texts(tmp_path, text, rows):
 
 
 def test_blocks_of_samples_are_what_the_whole_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(importing, "BLOCK_VALUES", 7)
+    monkeypatch.setattr(formats, "BLOCK_VALUES", 7)
     for suffix, array in ((".npy", LOGITS), (".csv", P[0]), (".h5", LOGITS)):
         (found,) = imported(save(tmp_path / f"array{suffix}", array), tmp_path / f"toy_{suffix[1:]}")
         np.testing.assert_allclose(found, P if array.ndim == 3 else P[:1], rtol=2e-6)
@@ -167,7 +167,7 @@ def test_blocks_of_samples_are_what_the_whole_is(tmp_path, monkeypatch):
 @pytest.mark.parametrize("axes", ["TNLC", "CLTN", "NTCL"])
 @pytest.mark.parametrize("suffix", [".npy", ".h5", ".pt"])
 def test_each_position_is_a_sample(tmp_path, monkeypatch, axes, suffix):
-    monkeypatch.setattr(importing, "BLOCK_VALUES", 15)  # five rows: more than a text, and not a whole number of them
+    monkeypatch.setattr(formats, "BLOCK_VALUES", 15)  # five rows: more than a text, and not a whole number of them
     texts = LOGITS.reshape(4, 3, 4, 3).transpose(["TNLC".index(axis) for axis in axes]).copy()
     path = save(tmp_path / f"tokens{suffix}", texts)
     (found,) = imported(path, tmp_path / "lm_all", axes=axes, kind="logits")
@@ -251,18 +251,18 @@ def test_the_vocabulary_of_a_language_model(tmp_path):
 def test_an_import_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     path = save(tmp_path / "array.npy", LOGITS)
     whole = imported(path, tmp_path / "toy_whole")
-    read = importing.Array.block
+    read = formats.Array.block
 
     def stopped(self, layout, place, samples):
         if place["T"] == 2:
             raise KeyboardInterrupt
         return read(self, layout, place, samples)
 
-    monkeypatch.setattr(importing.Array, "block", stopped)
+    monkeypatch.setattr(formats.Array, "block", stopped)
     with pytest.raises(KeyboardInterrupt):
         imported(path, tmp_path / "toy_all", kind="logits")
     seen = []
-    monkeypatch.setattr(importing.Array, "block", lambda self, *how: (seen.append(how[1]["T"]), read(self, *how))[1])
+    monkeypatch.setattr(formats.Array, "block", lambda self, *how: (seen.append(how[1]["T"]), read(self, *how))[1])
     np.testing.assert_array_equal(imported(path, tmp_path / "toy_all", kind="logits"), whole)
     assert seen == [2, 3]
 
